@@ -1,0 +1,1 @@
+"""One node: its decisions, and the doors it opens."""

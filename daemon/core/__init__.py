@@ -1,0 +1,1 @@
+"""What a node decides, as pure functions of what it knows."""

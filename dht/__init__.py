@@ -1,0 +1,1 @@
+"""Who offers what, found in Kademlia."""

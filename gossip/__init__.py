@@ -1,0 +1,1 @@
+"""Telling everybody, in batches, within limits."""

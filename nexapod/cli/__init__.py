@@ -1,0 +1,1 @@
+"""The command people type: a thin client of the daemon's local API."""

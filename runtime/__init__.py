@@ -1,0 +1,1 @@
+"""Run a task in a box and say exactly what came out."""
