@@ -1,0 +1,103 @@
+"""Canonical encoding: one value, one string of bytes.
+
+The only file that touches msgpack. Knows how values become bytes and back; must never know what they mean.
+Canonical means: arrays, shortest unsigned integers below 2^63, byte strings, NFC text, booleans and nil; no maps,
+floats, negative numbers or extensions. What is decoded is encoded again and compared, so exactly one spelling passes.
+"""
+
+import unicodedata
+from typing import Any, TypeVar
+
+import msgpack
+import msgspec
+
+from nexapod.errors import PeerError
+from nexapod.limits import DEPTH_MAX
+
+T = TypeVar("T")
+_encoder = msgspec.msgpack.Encoder()
+_decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
+
+
+class Wire(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Anything that travels or is signed: an array of fields in fixed order."""
+
+
+class NotCanonical(PeerError):
+    """The bytes are not the canonical encoding of a value of the expected type."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"not canonical: {why}", section="encoding", cost=10)
+
+
+def encode(value: object) -> bytes:
+    """Canonical bytes of a Wire value or of plain tuples, lists, ints, bytes, text, booleans and None."""
+    return _encoder.encode(value)
+
+
+def decode(raw: bytes, kind: type[T], *, size_max: int) -> T:
+    """The value of type `kind` that `raw` is the one canonical encoding of.
+
+    Raises:
+        NotCanonical: too long, not msgpack, wrong schema, or another spelling of the same value.
+    """
+    if len(raw) > size_max:
+        raise NotCanonical(f"{len(raw)} bytes, at most {size_max} allowed")
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
+    try:
+        value: T = decoder.decode(raw)
+    except (msgspec.DecodeError, ValueError, RecursionError, OverflowError) as error:
+        raise NotCanonical(str(error)[:200]) from None
+    if _encoder.encode(value) != raw:
+        raise NotCanonical("the value has a shorter spelling")
+    return value
+
+
+def decode_plain(raw: bytes, *, size_max: int) -> Any:
+    """Nested lists of plain values, for kinds this version does not know but carries.
+
+    Raises:
+        NotCanonical: as in `decode`; also maps, floats, negatives, extensions, or nesting beyond DEPTH_MAX.
+    """
+    if len(raw) > size_max:
+        raise NotCanonical(f"{len(raw)} bytes, at most {size_max} allowed")
+    try:
+        value = msgpack.unpackb(raw, raw=False, use_list=True, max_map_len=0, max_ext_len=0)
+    except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
+        raise NotCanonical(str(error)[:200] or type(error).__name__) from None
+    _check_plain(value, DEPTH_MAX)
+    if msgpack.packb(value, use_bin_type=True) != raw:
+        raise NotCanonical("the value has a shorter spelling")
+    return value
+
+
+def _check_plain(value: Any, depth: int) -> None:
+    match value:
+        case None | bool() | bytes():
+            return
+        case int():
+            if not 0 <= value < 2**63:
+                raise NotCanonical("integer out of range")
+        case str():
+            check_text(value)
+        case list():
+            if depth == 0:
+                raise NotCanonical("nested too deep")
+            for item in value:
+                _check_plain(item, depth - 1)
+        case _:
+            raise NotCanonical(f"{type(value).__name__} is not allowed")
+
+
+def check_text(text: str) -> None:
+    """Text must be NFC and free of control characters, so that equal looks equal and terminals stay safe.
+
+    Raises:
+        ValueError: it is not. Inside a decode this becomes NotCanonical.
+    """
+    if not text.isascii() and unicodedata.normalize("NFC", text) != text:
+        raise ValueError("text is not in Unicode normal form C")
+    if any(unicodedata.category(char) in ("Cc", "Cs", "Cf", "Co") for char in text):
+        raise ValueError("text holds control characters")
