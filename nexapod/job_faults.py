@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from nexapod.errors import LocalError
+from nexapod.errors import Exit, LocalError
 
 SHOWN_VALUE_CHARS_MAX = 80  # a hostile value must not flood the terminal
 
@@ -30,7 +30,9 @@ class Fault(msgspec.Struct, frozen=True):
 class DescriptorFaults(LocalError):
     """Every fault of one file, carried together so that a person mends the file once."""
 
-    def __init__(self, faults: Iterable[Fault], *, subject: str = "job descriptor", exit_code: int = 2) -> None:
+    def __init__(
+        self, faults: Iterable[Fault], *, subject: str = "job descriptor", exit_code: Exit = Exit.USAGE
+    ) -> None:
         self.faults = tuple(faults)
         count = len(self.faults)
         super().__init__(
@@ -43,7 +45,10 @@ class DescriptorFaults(LocalError):
 
 def shown(value: object) -> str:
     """The value as a person can read it: bounded, on one line, without control characters."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists within lists within lists
+        text = f"({type(value).__name__})"
     text = "".join(char if char.isprintable() else "?" for char in text[: SHOWN_VALUE_CHARS_MAX + 1])
     return text if len(text) <= SHOWN_VALUE_CHARS_MAX else text[: SHOWN_VALUE_CHARS_MAX - 3] + "..."
 

@@ -1,16 +1,16 @@
 """Shapes of values in a job file: each can check a value and describe itself as JSON Schema.
 
-Knows text, numbers, lists, records. Must never know what a field means; that is in job_table.py. Numbers are compared as exact
-decimals: a float stands for the shortest decimal that denotes it, which is what the person typed.
+Knows text, numbers, lists, records. Must never know what a field means; that is in job_table.py. Numbers are
+compared as exact decimals: a float stands for the shortest decimal that denotes it, which is what the person typed.
 """
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Protocol
 
+from nexapod.encoding import check_text
 from nexapod.job_faults import Fault, nearest, shown
 
 FAULTS_MAX = 100  # a file with more is not a job file; the rest is dropped so that a hostile one cannot fill memory
@@ -39,7 +39,7 @@ class Shape(Protocol):
 def refuse(faults: Faults, path: str, value: object, reason: str, suggestion: str = "") -> Refused:
     """Add one fault and say so."""
     if len(faults) < FAULTS_MAX:
-        faults.append(Fault(path, shown(value), reason, suggestion))
+        faults.append(Fault(path, "" if value is None else shown(value), reason, suggestion))
     return REFUSED
 
 
@@ -55,11 +55,13 @@ def exact(value: object) -> Decimal | None:
     return None
 
 
-def clean_text(value: str) -> bool:
-    """Composed Unicode without control characters or lone surrogates, so that it encodes one way only."""
-    return unicodedata.is_normalized("NFC", value) and not any(
-        unicodedata.category(char) in ("Cc", "Cs") for char in value
-    )
+def clean_text(value: str, *, lines: bool = False) -> bool:
+    """Whether the canonical encoding carries the text; `lines` also allows tabs and line ends (scripts have them)."""
+    try:
+        check_text(value.replace("\n", "").replace("\t", "") if lines else value)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Text:
     choices: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
     min_chars: int = 1
+    lines: bool = False
 
     def check(self, path: str, value: object, faults: Faults) -> object:
         if not isinstance(value, str):
@@ -80,10 +83,12 @@ class Text:
             word = self.aliases.get(value, value)
             if word in self.choices:
                 return word
-            return refuse(faults, path, value, f"must be one of {', '.join(self.choices)}", nearest(value, self.choices))
+            return refuse(
+                faults, path, value, f"must be one of {', '.join(self.choices)}", nearest(value, self.choices)
+            )
         if not self.min_chars <= len(value) <= self.max_chars:
             return refuse(faults, path, value, f"must have {self.min_chars} to {self.max_chars} characters")
-        if not clean_text(value):
+        if not clean_text(value, lines=self.lines):
             return refuse(faults, path, value, "must be composed (NFC) text without control characters")
         if self.pattern and not re.fullmatch(self.pattern, value, re.ASCII):
             return refuse(faults, path, value, self.says or f"must match {self.pattern}")
@@ -108,13 +113,20 @@ class RelativePath:
             return refuse(faults, path, value, "must be text")
         parts = value.split("/")
         if not value or len(value) > self.max_chars or len(parts) > self.parts_max or not clean_text(value):
-            return refuse(faults, path, value, f"must be a path of at most {self.parts_max} parts and {self.max_chars} characters")
+            return refuse(
+                faults, path, value, f"must be a path of at most {self.parts_max} parts and {self.max_chars} characters"
+            )
         if any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts) or "\\" in value:
             return refuse(faults, path, value, "must be a relative path with / between its parts, and no . or .. in it")
         return value
 
     def schema(self) -> Schema:
-        return {"type": "string", "minLength": 1, "maxLength": self.max_chars, "pattern": r"^(?!/)(?!.*(^|/)\.{0,2}(/|$))[^\\]+$"}
+        return {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": self.max_chars,
+            "pattern": r"^(?!/)(?!.*(^|/)\.{0,2}(/|$))[^\\]+$",
+        }
 
 
 @dataclass(frozen=True)
@@ -291,6 +303,19 @@ class Record:
             if member.required and name not in value:
                 refuse(faults, start + name, None, f"is missing: {member.about}")
         return REFUSED if any(item is REFUSED for item in checked.values()) else checked
+
+    def sound(self, value: object) -> dict[str, object]:
+        """Of a faulty table, the parts that are sound on their own."""
+        found: dict[str, object] = {}
+        for member in self.fields if isinstance(value, Mapping) else ():
+            if isinstance(value, Mapping) and member.name in value:
+                quiet: Faults = []
+                checked = member.shape.check("", value[member.name], quiet)
+                if quiet and isinstance(member.shape, Record):
+                    found[member.name] = member.shape.sound(value[member.name])
+                elif not quiet:
+                    found[member.name] = checked
+        return found
 
     def schema(self) -> Schema:
         properties = {field.name: {"description": field.about} | field.shape.schema() for field in self.fields}
