@@ -1,0 +1,100 @@
+"""GossipSub, dressed for our use: signed messages of a few topics among keys.
+
+Knows py-libp2p's pubsub and its traps: defaults that drop bursts, own messages that come back, validators that must
+not raise. Must never know what a message says.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import trio
+from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
+from libp2p.pubsub.gossipsub import GossipSub
+from libp2p.pubsub.pubsub import Pubsub
+from libp2p.tools.anyio_service import background_trio_service
+
+from nexapod.errors import Unavailable
+from nexapod.identity import key_of_peer_id
+from nexapod.limits import GOSSIP_BYTES_MAX
+
+PROTOCOL = "/meshsub/1.1.0"  # 1.2 adds a message per message
+RPC_BYTES_MAX = 256 * 1024
+DEGREE, DEGREE_LOW, DEGREE_HIGH = 4, 3, 8
+HEARTBEAT_S = 1
+PRUNE_BACK_OFF_S = 10
+
+Admit: TypeAlias = Callable[[str, bytes, bytes], bool]
+Deliver: TypeAlias = Callable[[str, bytes, bytes], None]
+log = logging.getLogger("nexapod.gossip")
+
+
+class Line:
+    """Pubsub on one libp2p host; make it before the host listens, run it while the host runs."""
+
+    def __init__(self, host: Any, topics: Sequence[str], admit: Admit) -> None:
+        """`admit(topic, author, data)` decides before a message is forwarded or delivered; it must not block."""
+        self._own = _author(host.get_id().to_bytes())
+        self._topics, self._admit = tuple(topics), admit
+        self._router = GossipSub(
+            protocols=[TProtocol(PROTOCOL)],
+            degree=DEGREE,
+            degree_low=DEGREE_LOW,
+            degree_high=DEGREE_HIGH,
+            heartbeat_interval=HEARTBEAT_S,
+            prune_back_off=PRUNE_BACK_OFF_S,
+            spam_protection_enabled=False,  # ten messages a second and forwarder, our own included
+        )
+        self._pubsub = Pubsub(
+            host,
+            self._router,
+            strict_signing=True,
+            max_inbound_rpc_size=RPC_BYTES_MAX,
+            allowed_topics=frozenset(topics),
+        )
+
+    @asynccontextmanager
+    async def running(self, deliver: Deliver) -> AsyncIterator[None]:
+        """Run pubsub and hand every admitted message of others to `deliver(topic, author, data)`."""
+        async with background_trio_service(self._pubsub), background_trio_service(self._router):
+            await self._pubsub.wait_until_ready()
+            async with trio.open_nursery() as nursery:
+                for topic in self._topics:
+                    self._pubsub.set_topic_validator(topic, self._validate, False)
+                    subscription = await self._pubsub.subscribe(topic)
+                    nursery.start_soon(self._listen, topic, subscription, deliver)
+                yield
+                nursery.cancel_scope.cancel()
+
+    async def publish(self, topic: str, data: bytes) -> None:
+        """Sign and queue one message for the mesh of this topic.
+
+        Raises:
+            Unavailable: pubsub would not take it.
+        """
+        try:
+            await self._pubsub.publish(topic, data)
+        except Exception as error:
+            raise Unavailable(f"gossip refused a message: {error}") from error
+
+    def _validate(self, forwarder: Any, message: Any) -> bool:
+        author = _author(message.from_id)
+        if author is None or len(message.topicIDs) != 1 or len(message.data) > GOSSIP_BYTES_MAX:
+            return False
+        return author == self._own or self._admit(message.topicIDs[0], author, message.data)
+
+    async def _listen(self, topic: str, subscription: Any, deliver: Deliver) -> None:
+        async for message in subscription:
+            author = _author(message.from_id)
+            if author is not None and author != self._own:
+                deliver(topic, author, message.data)
+
+
+def _author(peer_id: bytes) -> bytes | None:
+    """The key a signed message came from; None when it is not an Ed25519 key."""
+    try:
+        return key_of_peer_id(ID(peer_id).to_base58())
+    except ValueError:
+        return None
