@@ -31,14 +31,20 @@ class DescriptorFaults(LocalError):
     """Every fault of one file, carried together so that a person mends the file once."""
 
     def __init__(
-        self, faults: Iterable[Fault], *, subject: str = "job descriptor", exit_code: Exit = Exit.USAGE
+        self,
+        faults: Iterable[Fault],
+        *,
+        subject: str = "job descriptor",
+        result: str = "nothing was published",
+        remedy: str = "mend the file and try again (every key: docs/job.schema.json)",
+        exit_code: Exit = Exit.USAGE,
     ) -> None:
         self.faults = tuple(faults)
         count = len(self.faults)
         super().__init__(
-            f"{subject}: {count} fault{'s' if count != 1 else ''}, nothing was published",
+            f"{subject}: {count} fault{'s' if count != 1 else ''}, {result}",
             why="\n".join(str(fault) for fault in self.faults),
-            next_step="mend the file and try again (field list: docs/job.schema.json)",
+            next_step=remedy,
             exit_code=exit_code,
         )
 
