@@ -13,6 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import libp2p.host.basic_host as basic_host
+import libp2p.kad_dht.kad_dht as kad_dht
+import libp2p.kad_dht.peer_routing as peer_routing
+import libp2p.kad_dht.provider_store as provider_store
 import libp2p.kad_dht.value_store as value_store
 import libp2p.network.connection.swarm_connection as swarm_connection
 import libp2p.network.swarm as swarm
@@ -40,6 +43,8 @@ STREAMS_KEPT_MAX = 2 * STREAMS_PER_PEER  # streams a connection may hold half-op
 SUBSCRIPTION_QUEUE = 4096  # gossip messages waiting for us on one topic; beyond, dropped by the library
 RPC_QUEUE = 1024  # gossip messages waiting for one peer; beyond, dropped by the library
 DHT_RECORDS_MAX = 4096  # records kept for others: 4096 x 5 KiB is 20 MiB
+DHT_PROVIDED_MAX = 8192  # keys whose providers we remember for others, 20 providers each
+DHT_MESSAGE_BYTES_MAX = 256 * 1024  # one DHT message; 20 peers with their signed records are 20 KiB
 DIAL_HEAD_START_S = 0.02  # wait between two addresses of one dial; the library waits 250 ms even after success
 PUBSUB_READ_BYTES = 64 * 1024  # one read from a gossip stream, instead of one per byte of a length prefix
 CLOSE_S = 2.0  # how long closing a broken connection may take
@@ -73,6 +78,12 @@ _NAMES: tuple[tuple[Any, str, tuple[str, ...] | None], ...] = (
     (pubsub.Pubsub, "_handle_dead_peer", ("self", "peer_id")),
     (rpc_queue.RpcQueue, "__init__", ("self", "max_size", "max_message_size")),
     (value_store, "MAX_VALUE_STORE_SIZE", None),
+    (value_store, "MAX_DHT_MESSAGE_SIZE", None),
+    (kad_dht, "MAX_DHT_MESSAGE_SIZE", None),
+    (peer_routing, "MAX_DHT_MESSAGE_SIZE", None),
+    (provider_store, "MAX_DHT_MESSAGE_SIZE", None),
+    (provider_store.ProviderStore, "add_provider", ("self", "key", "provider")),
+    (provider_store.ProviderStore, "_get_providers_from_peer_with_closers", ("self", "peer_id", "key")),
 )
 
 
@@ -397,5 +408,14 @@ def _lighten_pubsub() -> None:
 
 
 def _bound_dht() -> None:
-    """Stops strangers from storing 50,000 records of a mebibyte with us."""
+    """Stops strangers from storing 50,000 records of a mebibyte, any number of provider keys, and 4 MiB answers."""
     value_store.MAX_VALUE_STORE_SIZE = DHT_RECORDS_MAX
+    for module in (kad_dht, peer_routing, provider_store, value_store):
+        module.MAX_DHT_MESSAGE_SIZE = DHT_MESSAGE_BYTES_MAX
+    add = provider_store.ProviderStore.add_provider
+
+    def add_provider(self: Any, key: bytes, provider: Any) -> None:
+        if key in self.providers or len(self.providers) < DHT_PROVIDED_MAX:
+            add(self, key, provider)
+
+    provider_store.ProviderStore.add_provider = add_provider
