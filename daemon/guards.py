@@ -17,6 +17,7 @@ import libp2p.kad_dht.kad_dht as kad_dht
 import libp2p.kad_dht.peer_routing as peer_routing
 import libp2p.kad_dht.provider_store as provider_store
 import libp2p.kad_dht.value_store as value_store
+import libp2p.network.auto_connector as auto_connector
 import libp2p.network.connection.swarm_connection as swarm_connection
 import libp2p.network.swarm as swarm
 import libp2p.protocol_muxer.multiselect_communicator as communicator
@@ -63,6 +64,7 @@ _NAMES: tuple[tuple[Any, str, tuple[str, ...] | None], ...] = (
     (swarm.Swarm, "set_resource_manager", ("self", "resource_manager", "enable_stream_semaphore")),
     (swarm_connection.SwarmConn, "start", ("self",)),
     (swarm_connection, "logging", None),
+    (auto_connector.AutoConnector, "maybe_connect", ("self",)),
     (basic_host.BasicHost, "_swarm_stream_handler", ("self", "net_stream")),
     (communicator, "read_delim", ("reader",)),
     (muxer_multistream, "Yamux", None),
@@ -101,6 +103,7 @@ def install() -> None:
     _bound_negotiation()
     _bound_windows()
     _bound_inbound()
+    _dial_nobody()
     _contain_streams()
     _contain_connections()
     _contain_pubsub()
@@ -217,6 +220,10 @@ class _GuardedYamux(yamux.Yamux):  # type: ignore[misc]  # the library is untype
         except Exception as error:  # noqa: BLE001 - the library raises anything; one connection ends, not the host
             log.debug("connection ended: %r", error)
             await self._cleanup_on_error()
+        finally:
+            # Also when the host ends: the library, cancelled while it closes, would leave the socket open.
+            self.event_closed.set()
+            await _close_quietly(self.secured_conn.close)
 
 
 def _bound_windows() -> None:
@@ -310,6 +317,14 @@ def _contain_streams() -> None:
             count[0] -= 1
 
     basic_host.BasicHost._swarm_stream_handler = contained
+
+
+def _dial_nobody() -> None:
+    """Stops the library from dialling half its limit of peers by itself, past our own choice and back-off."""
+
+    async def nothing(self: Any) -> None: ...
+
+    auto_connector.AutoConnector.maybe_connect = nothing
 
 
 def _contain_connections() -> None:
