@@ -39,7 +39,7 @@ from nexapod.limits import HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS, STREAMS_PER_P
 LIBP2P_VERSION = "0.8.1"
 NEGOTIATION_BYTES_MAX = 64 * 1024  # one multistream frame, read before anyone proved who they are
 WINDOW_BYTES_MAX = 4 * 1024 * 1024  # yamux window of one stream: 40 MB/s at 100 ms, and what one stream may cost us
-WINDOW_SLACK = 64 * 1024  # one frame: credit may be on its way while data arrives
+WINDOW_SLACK = 64 * 1024  # what a stream may overdraw in its life: one frame
 STREAMS_KEPT_MAX = 2 * STREAMS_PER_PEER  # streams a connection may hold half-open, both directions
 SUBSCRIPTION_QUEUE = 4096  # gossip messages waiting for us on one topic; beyond, dropped by the library
 RPC_QUEUE = 1024  # gossip messages waiting for one peer; beyond, dropped by the library
@@ -167,10 +167,13 @@ class _StreamBuffer(bytearray):
     """Bytes of one stream that wait for a reader: never more than the window we granted."""
 
     stream: Any = None
+    overdrawn = 0
 
     def extend(self, data: Any) -> None:
-        if self.stream is not None and len(data) > max(self.stream.recv_window, 0) + WINDOW_SLACK:
-            raise _WindowOverrun("more data than the window allows")
+        if self.stream is not None and (excess := len(data) - max(self.stream.recv_window, 0)) > 0:
+            self.overdrawn += excess
+            if self.overdrawn > WINDOW_SLACK:
+                raise _WindowOverrun("more data than the window allows")
         super().extend(data)
 
 
@@ -313,6 +316,8 @@ def _contain_streams() -> None:
         except Exception as error:  # noqa: BLE001 - this is the guard
             log.debug("stream handler failed: %r", error)
             await _close_quietly(net_stream.reset)
+        else:
+            await _close_quietly(net_stream.close)  # not every handler of the library does; the peer would wait
         finally:
             count[0] -= 1
 
