@@ -48,6 +48,8 @@ RESTART_FIRST_S = 0.1  # wait before the host is made again; doubles
 RESTART_LAST_S = 30.0
 STEADY_S = 60.0  # a host that lived this long starts over with the shortest wait
 CLOSE_S = 3.0  # how long taking down a host or a connection may take
+STRANGERS_MAX = 2048  # peers the library remembers addresses of without being connected: others tell it of any number
+TIDY_EVERY_S = 30.0
 PING_PROTOCOL = "/ipfs/ping/1.0.0"
 PING_BYTES = 32
 BLOB_BYTES_MAX = 2**40  # a caller that knows the size passes it
@@ -324,7 +326,9 @@ class Mesh:
                     await stack.enter_async_context(ride)
                 self._life = life
                 up()
-                await trio.sleep_forever()
+                while True:
+                    await trio.sleep(TIDY_EVERY_S)
+                    _forget_strangers(life)
         finally:
             self._life = None
             self._stir.set()
@@ -501,6 +505,14 @@ def _interface_addresses() -> list[str]:
     every = [entry.address for entry in entries if entry.family in (socket.AF_INET, socket.AF_INET6)]
     outward = [ip for ip in every if not ip.startswith(("127.", "fe80", "169.254.")) and ip != "::1"]
     return outward or ["127.0.0.1"]
+
+
+def _forget_strangers(life: _Life) -> None:
+    """Keep the library's peer store bounded: DHT answers fill it with whomever a peer makes up."""
+    store, connected = life.host.get_peerstore(), life.network.connections
+    strangers = [peer for peer in store.peer_ids() if peer not in connected and peer != life.host.get_id()]
+    for peer in strangers[: max(0, len(strangers) - STRANGERS_MAX)]:  # oldest first
+        store.clear_peerdata(peer)
 
 
 async def _hang_up(life: _Life, key: PeerKey) -> None:

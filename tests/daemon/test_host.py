@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import trio
+from libp2p.peer.id import ID
+from multiaddr import Multiaddr
 
-from daemon import streams
+from daemon import host, streams
 from daemon.host import Connected, Disconnected, Mesh, open_host
 from nexapod.errors import LocalError, PeerError, Unavailable
 from nexapod.identity import Key, peer_id
@@ -285,8 +287,8 @@ async def test_a_failed_host_comes_back_with_the_same_handle_and_port() -> None:
     lives = []
 
     @asynccontextmanager
-    async def rider(host: Any) -> AsyncIterator[None]:
-        lives.append(host)
+    async def rider(library_host: Any) -> AsyncIterator[None]:
+        lives.append(library_host)
         async with trio.open_nursery() as nursery:
 
             async def fail() -> None:
@@ -331,6 +333,19 @@ async def test_a_failed_host_comes_back_with_the_same_handle_and_port() -> None:
             await other.connect(one.key, before)
             assert await other.request(one.key, b"again", reply_max=10) == b"again"
             assert await one.request(other.key, b"again", reply_max=10) == b"again"
+
+
+async def test_made_up_peers_are_forgotten_and_connected_ones_are_not() -> None:
+    async with pair() as (one, other):
+        life = one._life
+        assert life is not None
+        store = life.host.get_peerstore()
+        for number in range(host.STRANGERS_MAX + 100):
+            made_up = ID.from_base58(peer_id(number.to_bytes(32, "big")))
+            store.add_addrs(made_up, [Multiaddr("/ip4/10.0.0.1/tcp/1")], 3600)
+        host._forget_strangers(life)
+        assert len(store.peer_ids()) <= host.STRANGERS_MAX + 2
+        assert await one.ping(other.key) < PATIENCE_S
 
 
 async def test_a_port_in_use_is_the_operators_error() -> None:
