@@ -1,0 +1,266 @@
+"""Content on disk under its own hash.
+
+Knows files, hashes and a quota. Must never know what a blob means or who wants it. All calls block: callers use
+threads.
+
+Layout: `<folder>/<2 hex>/<62 hex>` holds finished blobs (mode 0444, never changed), `tmp/` what is being written
+(swept when the store opens), `partial/` downloads that go on after a restart (checked as a whole before they become
+blobs).
+"""
+
+import hashlib
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from nexapod.errors import LocalError, PeerError
+from nexapod.hashing import HASH_BYTES
+
+_CHUNK_BYTES = 1 << 20
+_TMP, _PARTIAL = "tmp", "partial"
+
+
+class NoRoom(LocalError):
+    """The blob store is at its quota or the disk is full."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("no room for more blobs", why, "raise the storage quota or remove old results")
+
+
+class NotTheBlob(PeerError):
+    """What was downloaded is not the content its hash promised."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"not the promised content: {why}", section="blobs", cost=10)
+
+
+class BlobStore:
+    """Blobs by their hash, at most `quota_bytes` in all, unfinished ones included. Safe to use from many threads."""
+
+    def __init__(self, folder: Path, quota_bytes: int) -> None:
+        self.folder, self.quota_bytes = folder, quota_bytes
+        self._lock = threading.Lock()
+        self._used = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder / _TMP, ignore_errors=True)
+        (folder / _TMP).mkdir()
+        (folder / _PARTIAL).mkdir(exist_ok=True)
+        self._used = sum(_size_of(path) for path in self._files()) + sum(
+            _size_of(path) for path in (folder / _PARTIAL).iterdir()
+        )
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all blobs, finished and unfinished."""
+        return self._used
+
+    def path(self, sha: bytes) -> Path:
+        """Where a blob is or would be; read it or link it, never write it."""
+        assert len(sha) == HASH_BYTES, "a blob id has 32 bytes"
+        name = sha.hex()
+        return self.folder / name[:2] / name[2:]
+
+    def has(self, sha: bytes) -> bool:
+        return self.path(sha).is_file()
+
+    def size(self, sha: bytes) -> int:
+        """Bytes of a blob. Raises: KeyError when it is not here."""
+        try:
+            return self.path(sha).stat().st_size
+        except FileNotFoundError:
+            raise KeyError(sha.hex()) from None
+
+    def read(self, sha: bytes, offset: int = 0, length: int | None = None) -> bytes:
+        """Bytes of a blob from `offset`, to its end or `length` of them. Raises: KeyError when it is not here."""
+        try:
+            with self.path(sha).open("rb") as file:
+                file.seek(offset)
+                return file.read() if length is None else file.read(length)
+        except FileNotFoundError:
+            raise KeyError(sha.hex()) from None
+
+    def put(self, content: bytes) -> bytes:
+        """Keep content and return its id. Raises: NoRoom."""
+        with self.writer() as writer:
+            writer.write(content)
+            return writer.commit()[0]
+
+    def put_file(self, path: Path) -> tuple[bytes, int]:
+        """Keep a copy of a file and return its id and size. Raises: NoRoom, OSError when it cannot be read."""
+        with path.open("rb") as file, self.writer() as writer:
+            while chunk := file.read(_CHUNK_BYTES):
+                writer.write(chunk)
+            return writer.commit()
+
+    def writer(self) -> "BlobWriter":
+        """A new blob of unknown hash; a context that leaves nothing behind unless it was committed."""
+        return BlobWriter(self)
+
+    def partial(self, sha: bytes, size: int) -> "Partial":
+        """A download that goes on where it stopped; one writer at a time per blob."""
+        return Partial(self, sha, size)
+
+    def remove(self, sha: bytes) -> bool:
+        """Forget a blob; False when it was not here. A task that has it mounted keeps its own link."""
+        path = self.path(sha)
+        with self._lock:
+            try:
+                size = path.stat().st_size
+                path.unlink()
+            except FileNotFoundError:
+                return False
+            self._used -= size
+        return True
+
+    def ids(self) -> Iterator[bytes]:
+        """The ids of all finished blobs, in no order."""
+        for path in self._files():
+            yield bytes.fromhex(path.parent.name + path.name)
+
+    def _files(self) -> Iterator[Path]:
+        for fan in self.folder.iterdir():
+            if len(fan.name) == 2 and fan.is_dir():
+                yield from (path for path in fan.iterdir() if len(path.name) == 2 * HASH_BYTES - 2)
+
+    def _reserve(self, size: int) -> None:
+        with self._lock:
+            if self._used + size > self.quota_bytes:
+                raise NoRoom(f"{self._used} of {self.quota_bytes} bytes are taken")
+            self._used += size
+
+    def _refund(self, size: int) -> None:
+        with self._lock:
+            self._used -= size
+
+    def _adopt(self, file: Path, sha: bytes, size: int) -> None:
+        """Move a finished, synced file to its place; its bytes are already reserved."""
+        target = self.path(sha)
+        file.chmod(0o444)
+        with self._lock:
+            if target.exists():
+                file.unlink()
+                self._used -= size
+                return
+            target.parent.mkdir(exist_ok=True)
+            file.rename(target)
+        _sync_folder(target.parent)
+        _sync_folder(self.folder)
+
+
+class BlobWriter:
+    """One blob being written. `finish` ends and hashes it, `commit` keeps it, leaving without a commit is abort."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+        self._path = store.folder / _TMP / secrets.token_hex(16)
+        self._file = self._path.open("xb")
+        self._hash = hashlib.sha256()
+        self._size = 0
+        self._reserved = 0  # bytes of the quota this writer holds until they belong to a blob
+
+    def write(self, chunk: bytes) -> None:
+        """Add bytes. Raises: NoRoom."""
+        size = len(chunk)
+        self._store._reserve(size)
+        self._reserved += size
+        try:
+            self._file.write(chunk)
+        except OSError as error:
+            raise NoRoom(str(error)) from error
+        self._hash.update(chunk)
+        self._size += size
+
+    def finish(self) -> tuple[bytes, int]:
+        """Sync and close the file; id and size. Writing is over, committing or aborting is still to come."""
+        if not self._file.closed:
+            try:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise NoRoom(str(error)) from error
+            self._file.close()
+        return self._hash.digest(), self._size
+
+    def commit(self) -> tuple[bytes, int]:
+        """Make it a blob; id and size."""
+        sha, size = self.finish()
+        self._store._adopt(self._path, sha, size)
+        self._reserved = 0
+        return sha, size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+        self._store._refund(self._reserved)
+        self._reserved = 0
+
+
+class Partial:
+    """A download in pieces, in order. What is on disk survives a crash; nothing is believed before `commit`."""
+
+    def __init__(self, store: BlobStore, sha: bytes, size: int) -> None:
+        self._store, self.sha, self.size = store, sha, size
+        self._path = store.folder / _PARTIAL / sha.hex()
+        if self.have > size:
+            self.abandon()
+
+    @property
+    def have(self) -> int:
+        """Bytes already here; the next piece begins there."""
+        return _size_of(self._path)
+
+    def append(self, chunk: bytes) -> None:
+        """Add the next piece. Raises: NoRoom, NotTheBlob when it is longer than promised."""
+        if self.have + len(chunk) > self.size:
+            self.abandon()
+            raise NotTheBlob(f"more than {self.size} bytes")
+        self._store._reserve(len(chunk))
+        try:
+            with self._path.open("ab") as file:
+                file.write(chunk)
+        except OSError as error:
+            self.abandon()
+            raise NoRoom(str(error)) from error
+
+    def commit(self) -> None:
+        """Check the whole and make it a blob; otherwise it is gone. Raises: NotTheBlob."""
+        self._path.touch()
+        with self._path.open("rb") as file:
+            os.fsync(file.fileno())
+            digest = hashlib.file_digest(file, "sha256").digest()
+        have = self.have
+        if have != self.size or digest != self.sha:
+            self.abandon()
+            raise NotTheBlob(f"{have} of {self.size} bytes, another hash")
+        self._store._adopt(self._path, self.sha, have)
+
+    def abandon(self) -> None:
+        """Drop what is here; the next download begins at zero."""
+        have = self.have
+        self._path.unlink(missing_ok=True)
+        self._store._refund(have)
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

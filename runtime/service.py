@@ -1,0 +1,83 @@
+"""One machine's hands: takes tasks, runs as many at once as it may, and says what came of each.
+
+Knows engines, blobs and a number of slots. Must never know who asked or why. Fetching inputs from other nodes is not
+its job: they are in the blob store, or the task breaks with the list of what is missing.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import trio
+
+from runtime.blobs import BlobStore
+from runtime.engine import Engine, EngineInfo, Report
+from runtime.task import Broke, Outcome, Reason, RunState, TaskSpec
+
+PULL_S = 600  # an image that takes longer is not coming; another node may have it
+_SHOWN_MAX = 5
+
+
+def _unheard(state: RunState) -> None:
+    """Nobody watches."""
+
+
+class Runner:
+    """Runs tasks on the engines of this machine, at most `slots` at once; more wait in order."""
+
+    def __init__(self, engines: Mapping[str, Engine], blobs: BlobStore, slots: int) -> None:
+        self.engines, self.blobs = dict(engines), blobs
+        self._slots = trio.Semaphore(slots)
+        self.slots = slots
+
+    @property
+    def free(self) -> int:
+        """Slots nobody uses now."""
+        return self._slots.value
+
+    async def start(self) -> tuple[EngineInfo, ...]:
+        """Look at every engine and clear away what an earlier life left. Call once, before the first task.
+
+        Cancellation: safe; reaping may be repeated.
+        """
+        infos = []
+        for engine in self.engines.values():
+            info = await engine.probe()
+            if info.ready:
+                await engine.reap()
+            infos.append(info)
+        return tuple(infos)
+
+    async def run(self, spec: TaskSpec, report: Report = _unheard) -> Outcome:
+        """Run one task to its end.
+
+        Cancellation: the task is stopped and its traces removed before the cancellation propagates.
+        """
+        engine = self.engines.get(spec.engine)
+        if engine is None:
+            return Broke(Reason.ENGINE_DOWN, f"this node has no engine {spec.engine!r}")
+        report(RunState.WAITING)
+        async with self._slots:
+            report(RunState.FETCHING)
+            inputs, missing = await trio.to_thread.run_sync(self._find_inputs, spec)
+            if missing:
+                more = f" and {len(missing) - _SHOWN_MAX} more" if len(missing) > _SHOWN_MAX else ""
+                return Broke(Reason.INPUT_MISSING, ", ".join(missing[:_SHOWN_MAX]) + more)
+            if not await engine.has_image(spec.image_digest):
+                report(RunState.PULLING)
+                with trio.move_on_after(PULL_S) as scope:
+                    why = await engine.pull(spec.image, spec.image_digest)
+                if scope.cancelled_caught:
+                    why = f"not here after {PULL_S} seconds"
+                if why:
+                    return Broke(Reason.IMAGE_MISSING, f"{spec.image}: {why}")
+            return await engine.run(spec, inputs, self.blobs, report)
+
+    def _find_inputs(self, spec: TaskSpec) -> tuple[dict[str, Path], list[str]]:
+        found: dict[str, Path] = {}
+        missing: list[str] = []
+        for file in spec.inputs:
+            if self.blobs.has(file.sha256) and self.blobs.size(file.sha256) == file.size:
+                found[file.path] = self.blobs.path(file.sha256)
+            else:
+                missing.append(file.path)
+        return found, missing
