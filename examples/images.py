@@ -63,6 +63,7 @@ UNWANTED = (
     "*.dist-info/RECORD",
     "*.dist-info/INSTALLER",
     "*.dist-info/REQUESTED",
+    "*/dist-packages/bin/*",  # start scripts that name the interpreter of the machine they were made on
     "*/numpy/*/tests/*",
     "*/numpy/_core/include/*",
     "*/numpy/f2py/*",
