@@ -114,6 +114,7 @@ async def test_a_handler_that_raises() -> None:
     async with victim_attacker_friend() as (victim, attacker, _):
 
         async def broken(stream: Any) -> None:
+            await stream.read(1)
             raise KeyError("a bug in a handler")
 
         library(victim).set_stream_handler(TProtocol("/broken/1"), broken)
