@@ -6,6 +6,7 @@ sandbox.py, nor what is a result: that is collector.py. Every SDK call runs in a
 
 import secrets
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -116,6 +117,11 @@ class DockerEngine:
             return fault.detail
         return "" if await self.has_image(digest) else "the name now stands for another image"
 
+    async def aclose(self) -> None:
+        if self._api is not None:
+            await self._call(self._api.close)
+            self._api = None
+
     async def reap(self) -> int:
         try:
             return await self._call(self._reap)
@@ -177,12 +183,14 @@ class DockerEngine:
     async def _wait(self, container: str, run_ms: int) -> bool:
         """Whether the container ended in time. The thread that waits is left behind otherwise; the kill ends it."""
         seconds = run_ms / 1000
+
+        def wait() -> None:
+            with _translation():
+                self._client().wait(container, timeout=seconds + CALL_S)
+
         with trio.move_on_after(seconds):
-            await trio.to_thread.run_sync(
-                partial(self._translating(self._wait_blocking), container, seconds + CALL_S),
-                abandon_on_cancel=True,
-                limiter=self._waits,
-            )
+            # The stubs libp2p brings along (trio-typing) know an older trio.
+            await trio.to_thread.run_sync(wait, abandon_on_cancel=True, limiter=self._waits)  # type: ignore[call-arg]
             return True
         return False
 
@@ -279,9 +287,6 @@ class DockerEngine:
         api.create_container_from_config(config, name)
         api.start(name)
 
-    def _wait_blocking(self, container: str, seconds: float) -> None:
-        self._client().wait(container, timeout=seconds)
-
     def _kill(self, container: str) -> None:
         try:
             self._client().kill(container)
@@ -302,15 +307,24 @@ class DockerEngine:
             return Broke(Reason.OUT_OF_MEMORY, f"more than {spec.limits.ram_bytes} bytes of memory", log)
         exit_code = int(state["ExitCode"]) & 0xFF
         selection = Selection(OUT.strip("/"), spec.outputs, spec.volatile, spec.limits.disk_bytes)
-        chunks, _ = api.get_archive(box.holder, OUT, chunk_size=_ARCHIVE_CHUNK)
         try:
-            kept = collect(_patient(chunks), selection, exit_code, blobs)
+            with self._archive(box.holder) as chunks:
+                kept = collect(_patient(chunks), selection, exit_code, blobs)
         except OutputsRefused as error:
             return Broke(Reason.OUTPUTS_REFUSED, str(error), log)
         except NoRoom as error:
             return Broke(Reason.NO_ROOM, str(error), log)
         assert kept.root == result_root(kept.manifest), "a root is the hash of its manifest"
         return Finished(exit_code, kept.root, kept.manifest, kept.files, log, _run_ms(state))
+
+    @contextmanager
+    def _archive(self, container: str) -> Iterator[Iterator[bytes]]:
+        """The outputs as a tar stream. Not the SDK's own call: that one cannot be closed before its end."""
+        api = self._client()
+        address = f"{api.base_url}/v{api.api_version}/containers/{container}/archive"
+        with api.get(address, params={"path": OUT}, stream=True, timeout=CALL_S) as response:
+            response.raise_for_status()
+            yield response.iter_content(_ARCHIVE_CHUNK)
 
     def _remove_container(self, name: str) -> None:
         try:
@@ -352,10 +366,19 @@ def _connect(hosts: tuple[str, ...]) -> Any:
             tried.append(f"{host} is not on this machine")
             continue
         try:
+            _knock(host)
             return docker.APIClient(base_url=host, version="auto", timeout=CALL_S)
         except (DockerException, OSError) as error:
             tried.append(f"{host}: {_first_line(error)}")
     raise _Fault(Reason.ENGINE_DOWN, "no container engine answers (" + "; ".join(tried) + ")")
+
+
+def _knock(host: str) -> None:
+    """Connect and hang up: the SDK leaks its socket where nobody listens. Raises: OSError."""
+    if host.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+            door.settimeout(CALL_S)
+            door.connect(host.removeprefix("unix://"))
 
 
 @contextmanager

@@ -50,5 +50,8 @@ class Engine(Protocol):
         it propagates.
         """
 
+    async def aclose(self) -> None:
+        """Let go of the engine; no run may be under way."""
+
     async def reap(self) -> int:
         """Stop and remove what an earlier life of this node left behind; how many things."""

@@ -53,6 +53,9 @@ class MemoryEngine:
     async def pull(self, reference: str, digest: bytes) -> str:
         return "there is nowhere to pull from"
 
+    async def aclose(self) -> None:
+        """Nothing to let go of."""
+
     async def reap(self) -> int:
         return 0
 

@@ -47,6 +47,11 @@ class Runner:
             infos.append(info)
         return tuple(infos)
 
+    async def aclose(self) -> None:
+        """Let go of every engine; no task may be running."""
+        for engine in self.engines.values():
+            await engine.aclose()
+
     async def run(self, spec: TaskSpec, report: Report = _unheard) -> Outcome:
         """Run one task to its end.
 
