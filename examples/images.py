@@ -180,7 +180,9 @@ def wheel_layer(requirement: str, python: Layer) -> Layer:
             file.write(requirement + "\n")
             file.flush()
             pins = ("--no-deps", "--require-hashes", "--only-binary", ":all:", "--python-version", version)
-            where = ("--python-platform", f"{platform.machine()}-manylinux_2_28", "--target", str(target))
+            where = ["--python-platform", f"{platform.machine()}-manylinux_2_28", "--target", str(target)]
+            if index := os.environ.get("PIP_INDEX_URL"):  # the machine has its own package index
+                where += ["--default-index", index]
             run(find_uv(), "pip", "install", "--quiet", *pins, *where, "--requirements", file.name)
 
     return cached(requirement.split("==")[0], source_key(requirement), fill, python)
