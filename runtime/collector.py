@@ -146,11 +146,20 @@ def _copy(archive: tarfile.TarFile, entry: tarfile.TarInfo, writer: BlobWriter) 
 
 
 class _Entry(tarfile.TarInfo):
-    """An entry whose name and attributes are refused before they are read into memory, when they are too long."""
+    """An entry that is refused where tarfile would be kind.
+
+    A long name or attribute list is refused before it is read into memory. And tarfile takes a header it cannot read,
+    or none at all, for the end of the archive: then a broken connection would look like a task that left fewer files.
+    """
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        entry = super().frombuf(buf, encoding, errors)
+        try:
+            entry = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError:
+            if bytes(buf) == bytes(tarfile.BLOCKSIZE):
+                raise  # the one true end
+            raise OutputsRefused("the archive is broken or ends too early") from None
         if entry.size < 0:
             raise OutputsRefused("an entry of negative size")
         if entry.type in _EXTENDED and entry.size > _HEADER_BYTES_MAX:
