@@ -13,10 +13,9 @@ from typing import IO, Self, cast
 import msgspec
 
 from runtime.blobs import BlobStore, BlobWriter
-from runtime.outputs import FILES_MAX, NotAResult, fault_of_path, manifest_of, result_root, selected
+from runtime.outputs import ENTRIES_MAX, NotAResult, fault_of_path, manifest_of, result_root, selected
 from runtime.task import OutputFile
 
-ENTRIES_MAX = 2 * FILES_MAX  # files and folders; also the inodes of the volume, so a task meets it as a full disk
 _HEADER_BYTES_MAX = 64 * 1024  # a long name or attribute list; more would be read into memory whole
 _OVERHEAD_BYTES = 8 * 1024  # headers and padding of one entry
 _CHUNK_BYTES = 1 << 20

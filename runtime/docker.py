@@ -21,7 +21,7 @@ import trio
 import urllib3
 from docker.errors import DockerException, ImageNotFound, NotFound
 
-from runtime import holder
+from runtime import holder, images
 from runtime.blobs import BlobStore, NoRoom
 from runtime.collector import OutputsRefused, Selection, collect
 from runtime.engine import EngineInfo, Report
@@ -116,6 +116,22 @@ class DockerEngine:
         except _Fault as fault:
             return fault.detail
         return "" if await self.has_image(digest) else "the name now stands for another image"
+
+    async def export_image(self, digest: bytes, blobs: BlobStore) -> str:
+        try:
+            await self._call(self._export, digest, blobs)
+        except (_Fault, images.NotAnImage, NoRoom) as error:
+            return str(error)
+        return ""
+
+    async def import_image(self, digest: bytes, blobs: BlobStore) -> str:
+        try:
+            await self._call(self._import, digest, blobs)
+        except (_Fault, images.NotAnImage) as error:
+            return str(error)
+        except KeyError:
+            return "some of its blobs are not here"
+        return "" if await self.has_image(digest) else "the engine knows the image by another digest"
 
     async def aclose(self) -> None:
         if self._api is not None:
@@ -231,13 +247,13 @@ class DockerEngine:
     def _client(self) -> Any:
         with self._lock:
             if self._api is None:
-                self._api = _connect((self._host,) if self._host else candidates())
+                api = _connect((self._host,) if self._host else candidates())
+                self._architecture = str(api.version().get("Arch", ""))
+                self._api = api
             return self._api
 
     def _version(self) -> str:
-        answer = self._client().version()
-        self._architecture = answer.get("Arch", "")
-        return str(answer.get("Version", ""))
+        return str(self._client().version().get("Version", ""))
 
     def _inspect_image(self, name: str) -> dict[str, Any] | None:
         try:
@@ -249,6 +265,22 @@ class DockerEngine:
     def _pull(self, name: str, tag: str) -> None:
         for line in self._client().pull(name, tag=tag, stream=True, decode=True):
             trio.from_thread.check_cancelled()
+            if "error" in line:
+                raise _Fault(Reason.IMAGE_MISSING, str(line["error"]))
+
+    def _export(self, digest: bytes, blobs: BlobStore) -> None:
+        known = self._inspect_image(f"sha256:{digest.hex()}")
+        if known is None:
+            raise _Fault(Reason.IMAGE_MISSING, "the engine does not have it")
+        layers = tuple(bytes.fromhex(name.removeprefix("sha256:")) for name in known["RootFS"]["Layers"])
+        if all(blobs.has(sha) for sha in (digest, *layers)):
+            return
+        with self._stream(f"images/sha256:{digest.hex()}/get") as chunks:
+            images.keep(_patient(chunks), digest, layers, blobs)
+
+    def _import(self, digest: bytes, blobs: BlobStore) -> None:
+        images.verify(digest, blobs)
+        for line in self._client().load_image(_patient(images.archive(digest, blobs))):
             if "error" in line:
                 raise _Fault(Reason.IMAGE_MISSING, str(line["error"]))
 
@@ -308,7 +340,7 @@ class DockerEngine:
         exit_code = int(state["ExitCode"]) & 0xFF
         selection = Selection(OUT.strip("/"), spec.outputs, spec.volatile, spec.limits.disk_bytes)
         try:
-            with self._archive(box.holder) as chunks:
+            with self._stream(f"containers/{box.holder}/archive", path=OUT) as chunks:
                 kept = collect(_patient(chunks), selection, exit_code, blobs)
         except OutputsRefused as error:
             return Broke(Reason.OUTPUTS_REFUSED, str(error), log)
@@ -318,11 +350,11 @@ class DockerEngine:
         return Finished(exit_code, kept.root, kept.manifest, kept.files, log, _run_ms(state))
 
     @contextmanager
-    def _archive(self, container: str) -> Iterator[Iterator[bytes]]:
-        """The outputs as a tar stream. Not the SDK's own call: that one cannot be closed before its end."""
+    def _stream(self, resource: str, **parameters: str) -> Iterator[Iterator[bytes]]:
+        """A tar stream of the engine. Not the SDK's own calls: those cannot be closed before their end."""
         api = self._client()
-        address = f"{api.base_url}/v{api.api_version}/containers/{container}/archive"
-        with api.get(address, params={"path": OUT}, stream=True, timeout=CALL_S) as response:
+        address = f"{api.base_url}/v{api.api_version}/{resource}"
+        with api.get(address, params=parameters, stream=True, timeout=CALL_S) as response:
             response.raise_for_status()
             yield response.iter_content(_ARCHIVE_CHUNK)
 

@@ -43,6 +43,12 @@ class Engine(Protocol):
     async def pull(self, reference: str, digest: bytes) -> str:
         """Fetch an image by name from where it was published; empty when it is here now, else why not."""
 
+    async def export_image(self, digest: bytes, blobs: BlobStore) -> str:
+        """Put an image into the blob store for others to fetch (images.py); empty when it is there, else why not."""
+
+    async def import_image(self, digest: bytes, blobs: BlobStore) -> str:
+        """Give the engine an image whose blobs are all here; empty when it is known now, else why not."""
+
     async def run(self, spec: TaskSpec, inputs: Mapping[str, Path], blobs: BlobStore, report: Report) -> Outcome:
         """Run one task to its end and keep its outputs as blobs.
 

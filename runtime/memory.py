@@ -53,6 +53,12 @@ class MemoryEngine:
     async def pull(self, reference: str, digest: bytes) -> str:
         return "there is nowhere to pull from"
 
+    async def export_image(self, digest: bytes, blobs: BlobStore) -> str:
+        return "there is nothing to fetch"
+
+    async def import_image(self, digest: bytes, blobs: BlobStore) -> str:
+        return "there is nothing to load"
+
     async def aclose(self) -> None:
         """Nothing to let go of."""
 

@@ -19,6 +19,7 @@ from nexapod.limits import RESULT_BYTES_MAX
 from runtime.task import OutputFile
 
 FILES_MAX = 4_096  # files of one result; a task with more packs them into one
+ENTRIES_MAX = 2 * FILES_MAX  # files and folders; also the inodes of the volume, so a task meets it as a full disk
 PATH_BYTES_MAX = 1_024
 PART_BYTES_MAX = 255  # what a file system takes
 DEPTH_MAX = 16

@@ -8,10 +8,9 @@ from collections.abc import Iterable
 
 import msgspec
 
-from runtime.collector import ENTRIES_MAX
 from runtime.environment import environment
 from runtime.holder import PROGRAM
-from runtime.outputs import fault_of_path
+from runtime.outputs import ENTRIES_MAX, fault_of_path
 from runtime.seccomp import profile
 from runtime.task import TaskSpec
 

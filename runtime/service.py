@@ -69,13 +69,17 @@ class Runner:
                 return Broke(Reason.INPUT_MISSING, ", ".join(missing[:_SHOWN_MAX]) + more)
             if not await engine.has_image(spec.image_digest):
                 report(RunState.PULLING)
-                with trio.move_on_after(PULL_S) as scope:
-                    why = await engine.pull(spec.image, spec.image_digest)
-                if scope.cancelled_caught:
-                    why = f"not here after {PULL_S} seconds"
-                if why:
+                if why := await self._obtain(engine, spec):
                     return Broke(Reason.IMAGE_MISSING, f"{spec.image}: {why}")
             return await engine.run(spec, inputs, self.blobs, report)
+
+    async def _obtain(self, engine: Engine, spec: TaskSpec) -> str:
+        """Bring the image to the engine, from the blobs when peers have sent them, else by its name; why it failed."""
+        with trio.move_on_after(PULL_S):
+            if self.blobs.has(spec.image_digest) and not await engine.import_image(spec.image_digest, self.blobs):
+                return ""
+            return await engine.pull(spec.image, spec.image_digest)
+        return f"not here after {PULL_S} seconds"
 
     def _find_inputs(self, spec: TaskSpec) -> tuple[dict[str, Path], list[str]]:
         found: dict[str, Path] = {}

@@ -4,14 +4,15 @@ import io
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.blobs import BlobStore, NoRoom
-from runtime.collector import ENTRIES_MAX, Collected, OutputsRefused, Selection, collect
-from runtime.outputs import FILES_MAX, parse_manifest
+from runtime.collector import Collected, OutputsRefused, Selection, collect
+from runtime.outputs import ENTRIES_MAX, FILES_MAX, parse_manifest
 
 Fill = Callable[[tarfile.TarFile], None]
 SELECTION = Selection("out", (), (), bytes_max=10_000)
@@ -89,7 +90,7 @@ def test_unselected_links_are_left_where_they_are(blobs: BlobStore) -> None:
 
 
 SPARSE = {"GNU.sparse.major": "0", "GNU.sparse.map": "0,1", "GNU.sparse.size": "900000000000"}
-LINK = {"linkname": "/etc/passwd"}
+LINK: dict[str, Any] = {"linkname": "/etc/passwd"}
 HOSTILE = {
     "symlink": archive((entry("out/x", kind=tarfile.SYMTYPE, **LINK), b"")),
     "hardlink": archive((entry("out/x", kind=tarfile.LNKTYPE, **LINK), b"")),

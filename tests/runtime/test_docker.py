@@ -13,8 +13,10 @@ import trio
 
 from runtime.blobs import BlobStore
 from runtime.docker import DockerEngine
+from runtime.images import missing
 from runtime.outputs import parse_manifest
 from runtime.sandbox import PIDS_MAX
+from runtime.service import Runner
 from runtime.task import Broke, Finished, InputFile, Outcome, Reason, RunState, TaskSpec
 from tests.engine import busybox_image, syscall_program
 
@@ -149,8 +151,7 @@ async def test_scratch_and_shared_memory_are_there(sh: Any) -> None:
     assert finished(await sh("echo x > /tmp/x && echo y > /dev/shm/y && cp /tmp/x /out/x")).exit_code == 0
 
 
-# --- what is missing
-# ----------------------------------------------------------------------------------------------------
+# --- what is missing ----------------------------------------------------------------------------------------
 
 
 async def test_an_unknown_image_is_missing(docker: DockerEngine, blobs: BlobStore, task: TaskMaker) -> None:
@@ -188,8 +189,28 @@ async def test_a_gpu_that_is_not_there_breaks_the_task(sh: Any) -> None:
     broke(await sh("true", gpus=1), Reason.ENGINE_REFUSED)
 
 
-# --- limits
-# ---------------------------------------------------------------------------------------------------------------
+async def test_an_image_travels_as_blobs(
+    docker: DockerEngine, api: Any, blobs: BlobStore, task: TaskMaker, tmp_path: Path
+) -> None:
+    digest = busybox_image(api, "nexapod-test:travels", {"mark": b"carried"})
+    assert await docker.export_image(digest, blobs) == ""
+    api.remove_image(f"sha256:{digest.hex()}", force=True)
+    assert not await docker.has_image(digest)
+    elsewhere = BlobStore(tmp_path / "elsewhere", quota_bytes=256 * MIB)
+    while wanted := missing(digest, elsewhere):
+        for sha in wanted:
+            assert elsewhere.put(blobs.read(sha)) == sha
+    spec = task(image_digest=digest, command=("/bin/cat", "/mark"))
+    outcome = await Runner({"docker": docker}, elsewhere, slots=1).run(spec)
+    assert finished(outcome).log == b"carried"
+
+
+async def test_an_image_with_a_part_missing_is_not_loaded(docker: DockerEngine, image: bytes, blobs: BlobStore) -> None:
+    assert "not here" in await docker.import_image(image, blobs)
+    assert await docker.export_image(bytes(32), blobs) != ""
+
+
+# --- limits -------------------------------------------------------------------------------------------------
 
 
 async def test_a_task_that_ignores_sigterm_is_stopped_in_time(sh: Any) -> None:
@@ -258,8 +279,7 @@ async def test_processors_are_rationed(sh: Any) -> None:
     assert outcome.log.split()[0] == b"25000"
 
 
-# --- walls
-# ---------------------------------------------------------------------------------------------------------------
+# --- walls --------------------------------------------------------------------------------------------------
 
 
 async def test_there_is_no_network(sh: Any) -> None:
@@ -334,8 +354,7 @@ async def test_an_image_cannot_bring_its_own_disk(
     broke(await docker.run(task(image_digest=hostile), {}, blobs, lambda state: None), Reason.ENGINE_REFUSED)
 
 
-# --- hostile outputs
-# -----------------------------------------------------------------------------------------------------
+# --- hostile outputs ----------------------------------------------------------------------------------------
 
 HOSTILE = {
     "symlink": ("ln -s /etc/passwd /out/x", "symbolic link"),
@@ -377,8 +396,7 @@ async def test_a_full_blob_store_is_our_problem_not_the_tasks(
     assert small.total_bytes == 0
 
 
-# --- housekeeping
-# --------------------------------------------------------------------------------------------------------
+# --- housekeeping -------------------------------------------------------------------------------------------
 
 
 async def test_leftovers_of_this_node_and_no_other_are_reaped(
@@ -423,3 +441,30 @@ async def test_what_a_container_costs(
     p50_plain, p50_ours = statistics.median(plain) * 1000, statistics.median(ours) * 1000
     print(f"\np50 of 12: docker run --rm {p50_plain:.0f} ms, a task {p50_ours:.0f} ms")
     assert p50_ours < 4 * p50_plain
+
+
+async def test_an_engine_asked_to_run_before_it_was_probed(
+    engine_host: str, image: bytes, blobs: BlobStore, task: TaskMaker, tmp_path: Path
+) -> None:
+    late = DockerEngine(node="late", scratch=tmp_path / "scratch", host=engine_host)
+    assert finished(await late.run(task(image_digest=image, command=("/bin/true",)), {}, blobs, lambda state: None))
+    await late.aclose()
+
+
+async def test_several_tasks_at_once_do_not_meet(
+    docker: DockerEngine, image: bytes, blobs: BlobStore, task: TaskMaker
+) -> None:
+    runner = Runner({"docker": docker}, blobs, slots=3)
+    outcomes: dict[int, Outcome] = {}
+
+    async def one(index: int) -> None:
+        script = "ls -A /out /tmp /in; echo $NEXAPOD_TASK_INDEX > /out/n"
+        spec = task(image_digest=image, command=("/bin/sh", "-c", script), index=index, count=6)
+        outcomes[index] = await runner.run(spec)
+
+    async with trio.open_nursery() as nursery:
+        for index in range(6):
+            nursery.start_soon(one, index)
+    for index, outcome in outcomes.items():
+        assert blobs.read(finished(outcome).files[0].sha256) == f"{index}\n".encode()
+        assert finished(outcome).log == b"/in:\n\n/out:\n\n/tmp:\n"
