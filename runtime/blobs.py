@@ -101,9 +101,9 @@ class BlobStore:
         """A new blob of unknown hash; a context that leaves nothing behind unless it was committed."""
         return BlobWriter(self)
 
-    def partial(self, sha: bytes, size: int) -> "Partial":
-        """A download that goes on where it stopped; one writer at a time per blob."""
-        return Partial(self, sha, size)
+    def partial(self, sha: bytes, size_max: int) -> "Partial":
+        """A download of at most `size_max` bytes that goes on where it stopped; one writer at a time per blob."""
+        return Partial(self, sha, size_max)
 
     def remove(self, sha: bytes) -> bool:
         """Forget a blob; False when it was not here. A task that has it mounted keeps its own link."""
@@ -208,10 +208,10 @@ class BlobWriter:
 class Partial:
     """A download in pieces, in order. What is on disk survives a crash; nothing is believed before `commit`."""
 
-    def __init__(self, store: BlobStore, sha: bytes, size: int) -> None:
-        self._store, self.sha, self.size = store, sha, size
+    def __init__(self, store: BlobStore, sha: bytes, size_max: int) -> None:
+        self._store, self.sha, self.size_max = store, sha, size_max
         self._path = store.folder / _PARTIAL / sha.hex()
-        if self.have > size:
+        if self.have > size_max:
             self.abandon()
 
     @property
@@ -220,10 +220,10 @@ class Partial:
         return _size_of(self._path)
 
     def append(self, chunk: bytes) -> None:
-        """Add the next piece. Raises: NoRoom, NotTheBlob when it is longer than promised."""
-        if self.have + len(chunk) > self.size:
+        """Add the next piece. Raises: NoRoom, NotTheBlob when it is longer than allowed."""
+        if self.have + len(chunk) > self.size_max:
             self.abandon()
-            raise NotTheBlob(f"more than {self.size} bytes")
+            raise NotTheBlob(f"more than {self.size_max} bytes")
         self._store._reserve(len(chunk))
         try:
             with self._path.open("ab") as file:
@@ -239,9 +239,9 @@ class Partial:
             os.fsync(file.fileno())
             digest = hashlib.file_digest(file, "sha256").digest()
         have = self.have
-        if have != self.size or digest != self.sha:
+        if digest != self.sha:
             self.abandon()
-            raise NotTheBlob(f"{have} of {self.size} bytes, another hash")
+            raise NotTheBlob(f"{have} bytes with another hash")
         self._store._adopt(self._path, self.sha, have)
 
     def abandon(self) -> None:

@@ -181,11 +181,13 @@ class DockerEngine:
             await self._call(self._prepare, spec, inputs, box, labels)
         except BadInput as error:
             return Broke(Reason.INPUT_MISSING, str(error))
-        # The two start side by side: a start is most of what a container costs, and any order keeps the outputs.
+        # The holder runs before the task starts: a short task could otherwise end before anything else holds the
+        # volume, and its outputs would be gone as if it had left none.
         await self._both(
             partial(self._start, holder_container(self._holder_image, box.volume, labels), box.holder),
-            partial(self._start, config, box.job),
+            partial(self._create, config, box.job),
         )
+        await self._call(self._start_created, box.job)
         report(RunState.RUNNING)
         ended = await self._wait(box.job, spec.limits.run_ms)
         if not ended:
@@ -315,9 +317,14 @@ class DockerEngine:
         return found
 
     def _start(self, config: dict[str, object], name: str) -> None:
-        api = self._client()
-        api.create_container_from_config(config, name)
-        api.start(name)
+        self._create(config, name)
+        self._start_created(name)
+
+    def _create(self, config: dict[str, object], name: str) -> None:
+        self._client().create_container_from_config(config, name)
+
+    def _start_created(self, name: str) -> None:
+        self._client().start(name)
 
     def _kill(self, container: str) -> None:
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import trio
 
+from nexapod.errors import Unavailable
 from runtime.blobs import BlobStore
 from runtime.engine import Engine, EngineInfo, Report
 from runtime.task import Broke, Outcome, Reason, RunState, TaskSpec
@@ -39,18 +40,37 @@ class Runner:
 
         Cancellation: safe; reaping may be repeated.
         """
-        infos = []
-        for engine in self.engines.values():
-            info = await engine.probe()
+        infos = await self.probe()
+        for info in infos:
             if info.ready:
-                await engine.reap()
-            infos.append(info)
-        return tuple(infos)
+                await self.engines[info.name].reap()
+        return infos
+
+    async def probe(self) -> tuple[EngineInfo, ...]:
+        """Whether each engine answers now."""
+        return tuple([await engine.probe() for engine in self.engines.values()])
 
     async def aclose(self) -> None:
         """Let go of every engine; no task may be running."""
         for engine in self.engines.values():
             await engine.aclose()
+
+    async def image_digest(self, engine: str, reference: str) -> bytes | None:
+        """The digest of the image that an engine of this machine holds under a name.
+
+        Raises:
+            Unavailable: there is no such engine, or it does not answer.
+        """
+        found = self.engines.get(engine)
+        info = await found.probe() if found else None
+        if found is None or info is None or not info.ready:
+            raise Unavailable(f"no {engine} engine answers here" + (f": {info.why}" if info else ""))
+        return await found.image_digest(reference)
+
+    async def has_image(self, engine: str, digest: bytes) -> bool:
+        """Whether an engine of this machine holds exactly this image."""
+        found = self.engines.get(engine)
+        return found is not None and await found.has_image(digest)
 
     async def run(self, spec: TaskSpec, report: Report = _unheard) -> Outcome:
         """Run one task to its end.

@@ -468,3 +468,21 @@ async def test_several_tasks_at_once_do_not_meet(
     for index, outcome in outcomes.items():
         assert blobs.read(finished(outcome).files[0].sha256) == f"{index}\n".encode()
         assert finished(outcome).log == b"/in:\n\n/out:\n\n/tmp:\n"
+
+
+async def test_no_task_starts_before_something_holds_its_outputs(
+    docker: DockerEngine, sh: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The engine forgets a volume in memory when the last container with it ends: a task shorter than its holder's
+    # start would leave nothing, and an honest node would disagree with the others.
+    steps: list[str] = []
+    start = docker._start_created
+
+    def watched(name: str) -> None:
+        steps.append(f"begin {name.rpartition('-')[2]}")
+        start(name)
+        steps.append(f"end {name.rpartition('-')[2]}")
+
+    monkeypatch.setattr(docker, "_start_created", watched)
+    assert finished(await sh("echo kept > /out/a")).files[0].path == "a"
+    assert steps == ["begin holder", "end holder", "begin task", "end task"]
