@@ -133,6 +133,11 @@ class Mesh:
         conns = self._life.connections(key) if self._life else []
         return _address_of(conns[0]) if conns else None
 
+    def is_inbound(self, key: PeerKey) -> bool:
+        """Whether a connected peer came to us."""
+        conns = self._life.connections(key) if self._life else []
+        return bool(conns) and bool(conns[0].direction == Direction.INBOUND)
+
     def addresses(self) -> list[str]:
         """Where we can be dialled: full multiaddrs, wildcard listeners expanded to this machine's interfaces."""
         if self._life is None:

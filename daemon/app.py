@@ -1,0 +1,234 @@
+"""One node, put together: the one root nursery, every part made and started in order, and ended in reverse.
+
+Knows all rooms. Must never decide anything. What ends it: a signal, or an error no part could deal with; then the
+record on disk is what the next start goes on from.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+
+import trio
+
+from bootstrap.manifest import member_names, witness_feeds
+from bootstrap.peerbook import read_book
+from bootstrap.setup import Node
+from daemon.connections import Connections
+from daemon.core.author import Author
+from daemon.core.node import FACT_PREFIXES, NodeCore
+from daemon.core.step import CapacityChanged, ClaimHeard, DescriptorHeld, PeerCame
+from daemon.errands import Errands
+from daemon.host import Mesh
+from daemon.lending import GB, Lending, OwnAdvert, lent, slots_of
+from daemon.local.api import make_api
+from daemon.local.desk import Desk
+from daemon.local.server import serve_local
+from daemon.loop import Loop, now
+from daemon.neighbours import Neighbours
+from daemon.nodes import Nodes
+from daemon.parts import Parts
+from daemon.publishing import Publisher
+from daemon.requests import Requests
+from daemon.sync import Sync
+from daemon.transfer import Transfer
+from dht.service import Directory
+from gossip.service import Gossip
+from ledger.replica import Fork
+from ledger.service import Ledger, open_ledger
+from nexapod.config import Config
+from nexapod.errors import PeerError, Unavailable
+from nexapod.events import Event, make_genesis
+from nexapod.home import Home
+from nexapod.messages import Offer
+from runtime.blobs import BlobStore
+from runtime.docker import DockerEngine
+from runtime.engine import Engine
+from runtime.hardware import probe
+from runtime.service import Runner
+
+LOOK_S = 20.0  # how often engines are looked at again: one may come or go, an image may have been loaded
+GOSSIP_BATCH = 512  # gossiped events verified and written together
+
+log = logging.getLogger("nexapod.daemon")
+
+
+async def run(home: Home, config: Config, stopping: trio.Event) -> None:
+    """Run the node of this home until `stopping` is set.
+
+    Raises:
+        LocalError: something it cannot work without is missing or broken.
+    """
+    desk = Desk(home, config)
+    async with trio.open_nursery() as root:
+        await root.start(serve_local, make_api(desk), home)
+        root.start_soon(_stand_until_stopped, home, config, desk)
+        await stopping.wait()
+        if desk.parts is not None:
+            await _withdraw(desk.parts)
+        root.cancel_scope.cancel()
+
+
+async def _withdraw(parts: Parts) -> None:
+    """Promise nothing more, and keep the peer book."""
+    parts.lending.stopping = True
+    with trio.move_on_after(1.0):
+        await parts.loop.tell(CapacityChanged(parts.lending.capacity(now().mono_ms / 1000)))
+        await parts.neighbours.write_book()
+
+
+async def _stand_until_stopped(home: Home, config: Config, desk: Desk) -> None:
+    node = await desk.node()
+    assert node.manifest is not None, "a node stands on a network"
+    witnesses = witness_feeds(node.manifest)
+    async with (
+        open_ledger(home.ledger_dir, node.netid, witnesses, node.manifest.threshold) as ledger,
+        _runner(home, config, node) as (runner, lending),
+    ):
+        await _stand(node, ledger, runner, lending, desk, home)
+
+
+@asynccontextmanager
+async def _runner(home: Home, config: Config, node: Node) -> AsyncIterator[tuple[Runner, Lending]]:
+    """The engines of this machine, swept clean of an earlier life, and what they lend."""
+    profile = lent(await trio.to_thread.run_sync(probe, home.data), config)
+    blobs = await trio.to_thread.run_sync(BlobStore, home.blobs_dir, config.disk_gb * GB)
+    engines: dict[str, Engine] = {}
+    if config.engine in ("auto", "docker"):
+        engines["docker"] = DockerEngine(node=node.feed.hex(), scratch=home.work_dir)
+    runner = Runner(engines, blobs, max(1, slots_of(profile, config)))
+    lending = Lending(config, profile, await runner.start())
+    for info in lending.engines:
+        log.info("engine %s %s: %s", info.name, info.version, "ready" if info.ready else info.why)
+    try:
+        yield runner, lending
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
+            await runner.aclose()
+
+
+async def _stand(node: Node, ledger: Ledger, runner: Runner, lending: Lending, desk: Desk, home: Home) -> None:
+    """Make the parts of a node on its network and run them until cancelled."""
+    assert node.manifest is not None, "a node stands on a network"
+    config = lending.config
+    genesis = make_genesis(node.key, node.netid, node.next_key_digest)
+    if node.feed not in ledger.replica.heads:
+        await ledger.record([genesis], {})
+    own = OwnAdvert(node.key, node.netid, node.feed)
+    gossip = Gossip(node.netid, drop_all=not config.gossip)
+    directory = Directory(node.netid, lambda: own.raw(lending, mesh.addresses(), now(), anew=True))
+    mesh = Mesh(node.key.seed, config.listen, riders=[gossip.ride, directory.ride])
+    connections = Connections(mesh)
+    nodes = Nodes(node.netid, lambda: now().mono_ms)
+    neighbours = Neighbours(mesh, connections, nodes, directory, lambda: own.raw(lending, mesh.addresses(), now()))
+    transfer = Transfer(mesh, runner.blobs, directory)
+    errands = Errands(node.key, mesh, nodes, transfer, runner)
+    core = await _restore_core(node, ledger, lending)
+    loop = Loop(core, ledger, node.feed, witness=node.feed in ledger.replica.certificate.witnesses)
+    publisher = Publisher(loop, errands, transfer, runner, nodes, neighbours, directory)
+    sync = Sync(mesh, loop, ledger, neighbours, hasty=not config.gossip)
+    requests = Requests(loop, ledger, nodes, neighbours, transfer)
+    parts = Parts(
+        home, node, mesh, connections, nodes, neighbours, ledger, loop, core, errands, transfer, lending, publisher,
+        directory, member_names(node.manifest),
+    )  # fmt: skip
+
+    async def introduced(key: bytes) -> None:
+        sync.introduced(key)
+        feed = nodes.feed_of(key)
+        assert feed is not None, "whoever is introduced has a feed"
+        await loop.tell(PeerCame(feed))
+
+    nodes.remember(node.key.public, node.feed)
+    errands.connect(loop.tell, gossip.publish, lending.profile.flops // max(1, lending.profile.cores))
+    neighbours.begin(genesis.raw, await trio.to_thread.run_sync(read_book, home.peerbook_file), home.peerbook_file)
+    neighbours.on_introduced = introduced
+    loop.on_own_events = partial(_gossip_events, gossip)
+    loop.on_forks = partial(_gossip_forks, gossip)
+    mesh.serve_requests(requests.answer)
+    transfer.serve()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(mesh.serve)
+        await nursery.start(loop.serve, errands.perform)
+        await nursery.start(sync.serve)
+        await nursery.start(neighbours.serve)
+        await nursery.start(connections.serve)
+        nursery.start_soon(_listen, gossip, parts)
+        nursery.start_soon(_look_at_engines, parts, runner)
+        neighbours.learn(own.raw(lending, mesh.addresses(), now()))
+        desk.parts = parts
+        log.info("node %s stands on network %s at %s", node.peer, node.netid.hex()[:12], ", ".join(mesh.addresses()))
+
+
+async def _restore_core(node: Node, ledger: Ledger, lending: Lending) -> NodeCore:
+    """The core as its record left it."""
+    head = ledger.replica.heads[node.feed]
+    author = Author(node.key, node.netid, node.feed, seq=head.seq, head=head.id)
+    capacity = lending.capacity(now().mono_ms / 1000)
+    core = NodeCore(author, capacity, lease_ms=lending.config.lease_ms, operators=ledger.replica.operators)
+    facts: dict[bytes, bytes] = {}
+    for prefix in FACT_PREFIXES:
+        facts |= await ledger.facts(prefix)
+    core.restore(facts)
+    return core
+
+
+# --- gossip in and out ------------------------------------------------------------------------------------------------
+def _gossip_events(gossip: Gossip, events: Sequence[Event]) -> None:
+    for event in events:
+        gossip.publish("offers" if isinstance(event.data, Offer) else "events", event.raw)
+
+
+def _gossip_forks(gossip: Gossip, forks: Sequence[Fork]) -> None:
+    """Tell of a contradiction: with the event everybody has, the other one is the proof."""
+    for fork in forks:
+        gossip.publish("proofs", fork.other.raw)
+
+
+async def _listen(gossip: Gossip, parts: Parts) -> None:
+    """Take in what others gossip: events in batches, claims one by one."""
+    async for first in gossip.received:
+        heard = [first]
+        while len(heard) < GOSSIP_BATCH:
+            try:
+                heard.append(gossip.received.receive_nowait())
+            except trio.WouldBlock:
+                break
+        events = [item.payload for item in heard if item.topic != "claims"]
+        if events:
+            ingested = await parts.loop.ingest(events)
+            for error in ingested.refused:
+                log.debug("gossiped event: %s", error)
+        for item in heard:
+            if item.topic == "claims":
+                await _hear_claim(item.author, item.payload, parts)
+
+
+async def _hear_claim(author: bytes, raw: bytes, parts: Parts) -> None:
+    try:
+        await parts.loop.tell(ClaimHeard(parts.nodes.open_claim(raw)))
+    except PeerError as error:
+        await parts.neighbours.blame(author, error)
+    except Unavailable as error:  # somebody not met yet; the owner gets the claim on a stream as well
+        log.debug("claim: %s", error)
+
+
+# --- what is lent -----------------------------------------------------------------------------------------------------
+async def _look_at_engines(parts: Parts, runner: Runner) -> None:
+    """Notice engines that come and go, images that were loaded, and a pause that is over."""
+    lending = parts.lending
+    while True:
+        moment = now().mono_ms / 1000
+        pause_s = lending.paused_until - moment if lending.is_paused(moment) else LOOK_S
+        await trio.sleep(min(LOOK_S, max(pause_s, 0.0) + 0.01))
+        lending.engines = await runner.probe()
+        capacity = lending.capacity(now().mono_ms / 1000)
+        if capacity != parts.core.worker.capacity:
+            await parts.loop.tell(CapacityChanged(capacity))
+            parts.directory.advert_changed()
+        for offer, seen in list(parts.core.worker.offers.items()):
+            if seen.descriptor is None or seen.image_here:
+                continue
+            if await parts.errands.image_here(seen.descriptor):
+                await parts.loop.tell(DescriptorHeld(offer, seen.descriptor, True))
