@@ -55,7 +55,7 @@ def check_transport(text: str) -> None:
     match kind:
         case "ip4" | "ip6":
             found = ipaddress.IPv4Address(host) if kind == "ip4" else ipaddress.IPv6Address(host)
-            if found.is_unspecified or found.is_multicast:
+            if found.is_unspecified or found.is_multicast or "%" in host:  # a zone means something on one machine only
                 raise ValueError(f"{host} is not the address of one machine")
         case "dns" | "dns4" | "dns6":
             if not _NAME.fullmatch(host):

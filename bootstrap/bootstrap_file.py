@@ -15,10 +15,10 @@ from bootstrap.manifest import Manifest, decode_manifest, netid_of_bytes
 from nexapod.encoding import NotCanonical, encode
 from nexapod.hashing import Tag, tagged
 from nexapod.identity import Key, verify
-from nexapod.job_faults import DescriptorFaults, nearest
+from nexapod.job_faults import DescriptorFaults, nearest, shown
 from nexapod.job_shapes import Faults, refuse
 
-FILE_BYTES_MAX = 256 * 1024
+FILE_BYTES_MAX = 512 * 1024  # the largest manifest in base64, every peer and every signature
 PEERS_MAX = 256
 SIGNATURES_MAX = 64
 KEYS = ("nexapod_bootstrap", "network", "netid", "manifest", "peers", "signatures")
@@ -114,7 +114,7 @@ def parse_bootstrap(document: object) -> Bootstrap:
         raise _faulty(faults)
     for key in document:
         if key not in KEYS:
-            refuse(faults, str(key)[:80], document[key], "is not a known key", nearest(str(key), KEYS))
+            refuse(faults, shown(key)[1:-1], document[key], "is not a known key", nearest(str(key), KEYS))
     if document.get("nexapod_bootstrap") != 1 or isinstance(document.get("nexapod_bootstrap"), bool):
         refuse(faults, "nexapod_bootstrap", document.get("nexapod_bootstrap"), "must be 1: the version of this format")
     manifest, raw = _manifest(document, faults)

@@ -122,3 +122,13 @@ def feed_of_member(manifest: Manifest, member: Member) -> bytes:
     genesis = Genesis(member.key, member.next_key_digest)
     body = Body(VERSION, b"", 0, b"", Kind.GENESIS, 0, Raw(encode(genesis)))
     return tagged(Tag.EVENT, netid(manifest), encode(body))
+
+
+def witness_feeds(manifest: Manifest) -> frozenset[bytes]:
+    """Feed ids of the witnesses."""
+    return frozenset(feed_of_member(manifest, member) for member in manifest.witnesses)
+
+
+def member_names(manifest: Manifest) -> dict[bytes, str]:
+    """What the manifest calls its members, by feed id."""
+    return {feed_of_member(manifest, member): member.name or member.operator for member in manifest.members}

@@ -1,17 +1,20 @@
 """The peers this node has heard of, kept over restarts, never more than a fixed number.
 
 Knows keys, addresses and how often dialling failed. Must never dial. When the book is full the least useful
-entry goes: never a pinned one, first those that failed most often in a row, then those seen longest ago.
+entry goes: never a pinned one, first those that never answered, then those that failed most often in a row, then
+those seen longest ago. So a flood of invented peers drives out its own kind, also while this node is cut off and
+nobody answers.
 """
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bootstrap.address import PeerAddress, parse_address
+from bootstrap.address import PeerAddress, check_transport, parse_address
+from nexapod import disk
 from nexapod.identity import peer_id
 from nexapod.limits import ADDRESSES_MAX
 
@@ -46,9 +49,13 @@ class PeerBook:
     peers_max: int = PEERS_MAX
 
     def learn(self, key: bytes, addresses: Iterable[str], *, pinned: bool = False) -> None:
-        """Remember where a peer says it listens; newest addresses first, the oldest are lost."""
+        """Remember where a peer says it listens; newest addresses first, the oldest are lost.
+
+        Addresses nobody could dial are left out: a peer may say anything.
+        """
         old = self.peers.get(key)
-        kept = tuple(dict.fromkeys((*addresses, *(old.addresses if old else ()))))[:ADDRESSES_MAX]
+        said = (address for address in islice(addresses, ADDRESSES_MAX) if _dialable(address))
+        kept = tuple(dict.fromkeys((*said, *(old.addresses if old else ()))))[:ADDRESSES_MAX]
         if old:
             old.addresses, old.pinned = kept, old.pinned or pinned
         elif kept:
@@ -81,7 +88,7 @@ class PeerBook:
         loose = [peer for peer in self.peers.values() if not peer.pinned]
         if not loose:
             return False
-        worst = max(loose, key=lambda peer: (peer.failures, -peer.last_ok_ms, peer.key))
+        worst = max(loose, key=lambda peer: (not peer.last_ok_ms, peer.failures, -peer.last_ok_ms, peer.key))
         # A full book of peers that answer does not lose one to a rumour.
         if not for_pinned and worst.failures == 0 and worst.last_ok_ms:
             return False
@@ -123,12 +130,15 @@ def write_book(path: Path, book: PeerBook) -> None:
         for peer in book.best_first()
     ]
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".new")
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump({"version": 1, "peers": entries}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    disk.replace(path, json.dumps({"version": 1, "peers": entries}, indent=1).encode())
+
+
+def _dialable(address: str) -> bool:
+    try:
+        check_transport(address)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_entry(entry: Any) -> KnownPeer | None:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bootstrap.address import PeerAddress, parse_address
-from bootstrap.bootstrap_file import Bootstrap, new_bootstrap, read_bootstrap
+from bootstrap.bootstrap_file import FILE_BYTES_MAX, Bootstrap, new_bootstrap, read_bootstrap
 from bootstrap.manifest import Manifest, decode_manifest, feed_of_member, genesis_manifest, netid_of_bytes
 from bootstrap.manifest import Member as _Member
 from bootstrap.peerbook import PeerBook, pin_all, read_book, write_book
+from nexapod import disk
 from nexapod.config import SETTINGS, write_config
 from nexapod.encoding import NotCanonical, encode
 from nexapod.errors import Exit, LocalError
@@ -55,7 +56,7 @@ def create_node(home: Home, *, name: str, listen: tuple[str, ...]) -> Node:
     if not home.config_file.exists():
         default = SETTINGS["listen"].default
         write_config(home, name=name, listen=listen or (default if isinstance(default, tuple) else ()))
-    passphrase = os.environ.get("NEXAPOD_PASSPHRASE")
+    passphrase = _passphrase()
     # The next key first: a crash between the two leaves a home that is still without a node.
     if not home.next_key_file.exists():
         write_key(home.next_key_file, Key.fresh(), passphrase)
@@ -68,7 +69,7 @@ def load_node(home: Home) -> Node:
     Raises:
         LocalError: no key, a damaged file, or a wrong passphrase.
     """
-    passphrase = os.environ.get("NEXAPOD_PASSPHRASE")
+    passphrase = _passphrase()
     key = read_key(home.key_file, passphrase)
     digest = next_key_digest(read_key(home.next_key_file, passphrase).public)
     try:
@@ -85,7 +86,7 @@ def found_network(home: Home, network: str, *, node_name: str) -> Node:
     """Begin a network with this node as its only witness, anchor and issuer.
 
     Raises:
-        LocalError: the node belongs to a network already, or the name is not allowed.
+        LocalError: the node belongs to a network already, the name is not allowed, or the disk refuses.
     """
     node = load_node(home)
     try:
@@ -145,7 +146,9 @@ def load_bootstrap(path: Path) -> Bootstrap:
         LocalError: no such file. DescriptorFaults: it is not sound.
     """
     try:
-        return read_bootstrap(path.read_bytes())
+        with path.open("rb") as file:
+            raw = file.read(FILE_BYTES_MAX + 1)
+        return read_bootstrap(raw)
     except OSError as error:
         raise LocalError(f"{path} cannot be read", error.strerror or "", "give a bootstrap file", Exit.USAGE) from None
 
@@ -160,11 +163,15 @@ def add_peers(home: Home, peers: tuple[PeerAddress, ...]) -> PeerBook:
 
 def _adopt(home: Home, manifest_raw: bytes) -> None:
     try:
-        with home.manifest_file.open("xb") as file:
-            file.write(manifest_raw)
-            file.flush()
-            os.fsync(file.fileno())
+        disk.write_new(home.manifest_file, manifest_raw, 0o644)
     except FileExistsError:
         if home.manifest_file.read_bytes() != manifest_raw:
             what = "this node belongs to another network"
             raise LocalError(what, "a node's ledger holds one network", "choose another --home", Exit.REFUSED) from None
+    except OSError as error:
+        raise LocalError(f"{home.manifest_file} cannot be written", str(error), "choose another --home") from None
+
+
+def _passphrase() -> str | None:
+    # An empty one would look like protection and be none.
+    return os.environ.get("NEXAPOD_PASSPHRASE") or None

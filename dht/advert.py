@@ -4,8 +4,6 @@ Knows the advert and the rules of our namespace. Must never know Kademlia, a clo
 A record is a hint: it proves who says it lends what, and nothing more.
 """
 
-import hashlib
-
 from nexapod.errors import PeerError
 from nexapod.events import check_note, open_note
 from nexapod.hashing import Tag, tagged
@@ -17,13 +15,14 @@ RENEW_S = 600.0  # an advert is put again this often, with a fresh seq: an equal
 TTL_S = ADVERT_VALID_MS / 1000  # what a finder may rely on without hearing more
 LABELS_MAX = 10  # provider records a peer accepts in 10 s; the rest would vanish silently
 _KEY_BYTES = 20  # the library refuses to look up keys beyond 50 characters: 9 for the namespace, 40 in hex
+_MULTIHASH = b"\x12\x20"  # SHA-256, 32 bytes
 _GIB = 2**30
 _RAM_STEPS = 12  # 1 GiB to 2 TiB
 
 
 def record_key(netid: bytes, key: bytes) -> str:
     """Where the advert of the node with this key is kept."""
-    return f"/{NAMESPACE}/{tagged(Tag.ADVERT, netid, key)[:_KEY_BYTES].hex()}"
+    return f"/{NAMESPACE}/{tagged(Tag.RECORD, netid, key)[:_KEY_BYTES].hex()}"
 
 
 def open_advert(raw: bytes, netid: bytes) -> Advert:
@@ -62,7 +61,7 @@ def _seq(raw: bytes, netid: bytes) -> int:
 def labels_of(advert: Advert) -> tuple[str, ...]:
     """The buckets a node stands in: its engines, its accelerators, its memory in powers of two, its tier."""
     vendors = sorted({gpu.vendor.lower() for gpu in advert.profile.gpus})[:2]
-    labels = [f"engine={engine}" for engine in advert.engines[:4]]
+    labels = [f"engine={engine}" for engine in advert.engines]
     labels += [f"gpu={vendor}" for vendor in vendors] + (["gpu=any"] if vendors else ["gpu=none"])
     labels += [f"ram={_ram_step(advert.profile.ram_bytes)}", f"tier={advert.tier}"]
     return tuple(labels[:LABELS_MAX])
@@ -85,13 +84,9 @@ def _ram_step(ram_bytes: int) -> int:
 
 def bucket_key(netid: bytes, label: str) -> bytes:
     """Provider key of a bucket: a multihash, as Kademlia implementations expect."""
-    return _multihash(tagged(Tag.ADVERT, netid, b"bucket", label.encode()))
+    return _MULTIHASH + tagged(Tag.BUCKET, netid, label.encode())
 
 
 def blob_key(netid: bytes, sha256: bytes) -> bytes:
     """Provider key of a blob."""
-    return _multihash(tagged(Tag.ADVERT, netid, b"blob", sha256))
-
-
-def _multihash(digest: bytes) -> bytes:
-    return b"\x12\x20" + hashlib.sha256(digest).digest()
+    return _MULTIHASH + tagged(Tag.HOLDERS, netid, sha256)

@@ -5,8 +5,9 @@ equal record is not renewed. Must never know what an advert says; validity is as
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from itertools import islice, zip_longest
 from typing import Any
 
 import trio
@@ -15,7 +16,7 @@ from libp2p.records.validator import NamespacedValidator, Validator
 from libp2p.tools.anyio_service import background_trio_service
 
 from nexapod.errors import Unavailable
-from nexapod.identity import key_of_peer_id
+from nexapod.identity import key_of_raw_peer_id
 
 QUORUM = 3  # equal answers that end a search early; liars need more than luck
 ASKED_AT_ONCE = 8
@@ -80,13 +81,13 @@ class Table:
         store, raw_key = self._dht.value_store, key.encode()
         with _translated():
             await self._meet_neighbours()
+            store.get(raw_key)  # strikes it out when it is too old
             kept = store.store.get(raw_key)
             store.store.pop(raw_key, None)  # the library would answer with our own, possibly stale copy
             try:
                 found: bytes | None = await self._dht.get_value(key, quorum=QUORUM)
             finally:
-                if kept is not None:
-                    store.store.setdefault(raw_key, kept)
+                self._keep_newer(raw_key, kept)
         values = [value for value in (found, kept[0].value if kept else None) if value is not None]
         return values[self._newest(values)] if values else None
 
@@ -104,21 +105,27 @@ class Table:
         store = self._dht.provider_store
         with _translated():
             await self._meet_neighbours()
-            found = list(store.get_providers(key))  # the library would stop here when this is not empty
+            answers = [list(store.get_providers(key))]  # the library would stop here when this is not empty
             closest = await self._dht.peer_routing.find_closest_peers_network(key)
             limiter = trio.CapacityLimiter(ASKED_AT_ONCE)
 
             async def ask(peer: Any) -> None:
                 async with limiter:
                     providers, _ = await store._get_providers_from_peer_with_closers(peer, key)
-                    found.extend(providers[:PROVIDERS_MAX])
+                    answers.append(providers[:PROVIDERS_MAX])
 
             async with trio.open_nursery() as nursery:
                 for peer in closest:
                     if peer != self._host.get_id():
                         nursery.start_soon(ask, peer)
-        keys = (_key_of(info.peer_id) for info in found)
-        return list(dict.fromkeys(key for key in keys if key is not None))[:PROVIDERS_MAX]
+        return shared_out([[key_of_raw_peer_id(info.peer_id.to_bytes()) for info in found] for found in answers])
+
+    def _keep_newer(self, key: bytes, kept: Any) -> None:
+        """Put our own copy back unless the search brought a newer one: whoever answers it may have kept an old one."""
+        store = self._dht.value_store.store
+        found = store.get(key)
+        if kept is not None and (found is None or self._newest([kept[0].value, found[0].value]) == 0):
+            store[key] = kept
 
     async def _meet_neighbours(self) -> None:
         """Put connected peers into the routing table; the library waits for them to ask us something first."""
@@ -134,8 +141,7 @@ def _translated() -> Iterator[None]:
         raise Unavailable(f"the DHT gave up: {error}") from error
 
 
-def _key_of(peer_id: Any) -> bytes | None:
-    try:
-        return key_of_peer_id(peer_id.to_base58())
-    except ValueError:
-        return None
+def shared_out(answers: Sequence[Sequence[bytes | None]]) -> list[bytes]:
+    """One key of each answer in turn, each once, at most PROVIDERS_MAX: nobody's answer crowds out another's."""
+    turns = (key for turn in zip_longest(*answers) for key in turn if key is not None)
+    return list(islice(dict.fromkeys(turns), PROVIDERS_MAX))

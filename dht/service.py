@@ -15,7 +15,7 @@ import trio
 
 from dht import advert as adverts
 from dht.kad import Table
-from nexapod.errors import Unavailable
+from nexapod.errors import PeerError, Unavailable
 
 PROVIDE_EVERY_S = 1.25  # peers accept 10 provider records in 10 s from one of us
 PUBLISH_S = 60.0  # one publication of the advert or of one provider key
@@ -80,6 +80,9 @@ class Directory:
                 except (Unavailable, trio.TooSlowError) as error:
                     log.debug("advert not published: %r", error)
                     wait, retry = retry, min(retry * 2, adverts.RENEW_S)
+                except PeerError as error:
+                    # Our own fault, but no reason to take the network down: others may still hear of us on connect.
+                    log.error("this node's own advert is not sound and was not published: %s", error)
             with trio.move_on_after(wait):
                 await self._changed.wait()
             await trio.sleep_until(began + PAUSE_S)

@@ -100,21 +100,22 @@ class Gossip:
             self.counts["batches refused by pubsub"] += 1
             log.debug("%s", error)
 
-    def _admit(self, name: str, author: bytes, data: bytes) -> bool:
-        """Whether a batch is passed on and read: a known topic and an author within its rate."""
-        if name not in self._names or not self._authors.allow(author, len(data), trio.current_time()):
-            self.counts["refused"] += 1
-            return False
-        return True
-
-    def _deliver(self, name: str, author: bytes, data: bytes) -> None:
+    def _admit(self, name: str, author: bytes, neighbour: bytes, data: bytes) -> bool:
+        """Whether a batch is passed on and read: sound, of a known topic, author and neighbour within their rates."""
         try:
             messages = decode_batch(data)
         except NotCanonical as error:
             self.counts["not a batch"] += 1
             log.debug("gossip of %s: %s", author.hex()[:12], error)
-            return
-        for payload in messages:
+            return False
+        now = trio.current_time()
+        if name not in self._names or not self._authors.allow(author, neighbour, len(messages), len(data), now):
+            self.counts["refused"] += 1
+            return False
+        return True
+
+    def _deliver(self, name: str, author: bytes, data: bytes) -> None:
+        for payload in decode_batch(data):  # sound: it was admitted
             try:
                 self._send_received.send_nowait(Received(self._names[name], author, payload))
                 self.counts["received"] += 1

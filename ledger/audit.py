@@ -3,6 +3,7 @@
 Knows how to read a stored ledger with every signature and every verdict checked. Must never know a running node.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,23 +34,34 @@ class Audit(NamedTuple):
 
 
 def audit(
-    source: Path | Store, netid: bytes, witness_keys: frozenset[bytes] = frozenset(), threshold: int = 0
+    source: Path | Store,
+    netid: bytes,
+    witnesses: frozenset[bytes] = frozenset(),
+    threshold: int = 0,
+    *,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> Audit:
     """Refold a stored ledger and check every signature, link and verdict on the way. Blocks.
+
+    An open store may be written to meanwhile: what comes later is not looked at. `on_batch` is called now and then and
+    may raise to give up.
 
     Raises:
         LocalError: the database cannot be opened or read.
     """
+    replica = Replica(netid, witnesses, threshold)
     if isinstance(source, Store):
-        return _audit(source, Replica(netid, witness_keys, threshold))
+        return _audit(source, replica, on_batch)
     store = Store(source, create=False)
     try:
-        return _audit(store, Replica(netid, witness_keys, threshold))
+        return _audit(store, replica, on_batch)
     finally:
         store.close()
 
 
-def _audit(store: Store, replica: Replica) -> Audit:
+def _audit(store: Store, replica: Replica, on_batch: Callable[[], None]) -> Audit:
+    # First of all: a proof or an index entry that is written later would point to an event not looked at.
+    forks, ids = list(store.every_fork()), set(store.every_id())
     faults: list[str] = []
     batch: list[Event] = []
     events = 0
@@ -62,14 +74,17 @@ def _audit(store: Store, replica: Replica) -> Audit:
             continue
         if (event.feed, event.seq) != (feed, seq) or store.position(event.id) != (feed, seq):
             faults.append(f"{feed.hex()[:12]} {seq}: stored in the wrong place")
+        ids.discard(event.id)
         batch.append(event)
         if len(batch) == _BATCH:
             faults += _take(replica, batch)
             batch = []
+            on_batch()
     faults += _take(replica, batch)
     if replica.orphans:
         faults.append(f"{replica.orphans} events do not connect to their feed")
-    for feed, seq, raw in store.every_fork():
+    faults += [f"event {event_id.hex()[:12]} is missing" for event_id in sorted(ids)]
+    for feed, seq, raw in forks:
         faults += _check_fork(replica, feed, seq, raw)
     try:
         replica.check_invariants()
@@ -91,7 +106,7 @@ def _audit(store: Store, replica: Replica) -> Audit:
 
 
 def _take(replica: Replica, batch: list[Event]) -> list[str]:
-    plan = replica.plan(batch)
+    plan = replica.plan(batch, bounded=False)
     replica.apply(plan)
     return [error.what for error in plan.refusals] + [f"fork of {fork.feed.hex()[:12]} in place" for fork in plan.forks]
 

@@ -7,6 +7,7 @@ Knows key prefixes and their order. Must never know LevelDB itself.
     n       -                    network id
     e       feed, seq            envelope bytes of an event
     i       event id             feed, seq
+    o       subject, feed, seq   nothing: this event is about that offer or lock (see ledger/order.py)
     x       feed                 seq and envelope of the event that contradicts the one kept under `e`
     f       any bytes            a private fact of this node
 """
@@ -16,8 +17,10 @@ VERSION_KEY = b"v"
 NETWORK_KEY = b"n"
 EVENT = b"e"
 POSITION = b"i"
+ABOUT = b"o"
 FORK = b"x"
 FACT = b"f"
+ID_BYTES = 32
 _SEQ_BYTES = 8
 
 
@@ -34,6 +37,11 @@ def place(feed: bytes, seq: int) -> bytes:
 def split_place(raw: bytes) -> tuple[bytes, int]:
     """Feed and seq of `place`."""
     return raw[:-_SEQ_BYTES], int.from_bytes(raw[-_SEQ_BYTES:], "big")
+
+
+def about_key(subject: bytes, feed: bytes, seq: int) -> bytes:
+    """Key that says: the event at `seq` of `feed` is about `subject`."""
+    return ABOUT + subject + place(feed, seq)
 
 
 def after(prefix: bytes) -> bytes:

@@ -1,13 +1,13 @@
 """Causes before effects: a reading order for events of many feeds.
 
-Knows which events an event names. Must never know state or storage.
+Knows which events an event names, and which one it is about. Must never know state or storage.
 """
 
 import heapq
 from collections.abc import Iterable
 
 from nexapod.events import Event
-from nexapod.messages import Close, Commit, EventData, Release, Reveal, Seal, Settle, Steward, Void
+from nexapod.messages import Attest, Close, Commit, EventData, Lock, Offer, Release, Reveal, Seal, Settle, Steward, Void
 
 
 def names(data: EventData | None) -> tuple[bytes, ...]:
@@ -25,6 +25,21 @@ def names(data: EventData | None) -> tuple[bytes, ...]:
             return (lock,) if settle is None else (lock, settle)
         case _:
             return ()
+
+
+def about(event: Event) -> bytes | None:
+    """The offer an event concerns, its own id when it is one; for a release, the lock it ends."""
+    match event.data:
+        case Offer():
+            return event.id
+        case Steward(offer) | Commit(offer) | Seal(offer) | Settle(offer) | Void(offer) | Close(offer) | Lock(offer):
+            return offer
+        case Reveal(offer) | Attest(offer):
+            return offer
+        case Release(lock):
+            return lock
+        case _:
+            return None
 
 
 def causal(events: Iterable[Event]) -> list[Event]:

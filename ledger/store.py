@@ -11,18 +11,22 @@ from pathlib import Path
 import plyvel
 
 from ledger.layout import (
+    ABOUT,
     EVENT,
     FACT,
     FORK,
     FORMAT,
+    ID_BYTES,
     NETWORK_KEY,
     POSITION,
     VERSION_KEY,
+    about_key,
     after,
     event_key,
     place,
     split_place,
 )
+from ledger.order import about
 from ledger.replica import Fork
 from nexapod.errors import LocalError
 from nexapod.events import Event
@@ -42,7 +46,11 @@ class Store:
         with _translated(path):
             if create:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = plyvel.DB(str(path), create_if_missing=create, write_buffer_size=_WRITE_BUFFER_BYTES)
+            # Paranoid: a damaged log must be refused. Silently dropping its end would make this node forget its own
+            # last events and write others in their place, a fork.
+            self._db = plyvel.DB(
+                str(path), create_if_missing=create, write_buffer_size=_WRITE_BUFFER_BYTES, paranoid_checks=True
+            )
             version = self._db.get(VERSION_KEY)
             if version is None and create:
                 self._db.put(VERSION_KEY, FORMAT, sync=True)
@@ -68,9 +76,7 @@ class Store:
             why = f"network {known.hex()[:12]}, not {netid.hex()[:12]}"
             raise LocalError(f"{self.path} belongs to another network", why, "use another --home for each network")
 
-    def write(
-        self, events: Iterable[Event], facts: Mapping[bytes, bytes | None], forks: Iterable[Fork] = ()
-    ) -> None:
+    def write(self, events: Iterable[Event], facts: Mapping[bytes, bytes | None], forks: Iterable[Fork] = ()) -> None:
         """Write events, fork proofs and private facts (None deletes) as one batch; all of it is on disk on return.
 
         Raises:
@@ -80,6 +86,8 @@ class Store:
             for event in events:
                 batch.put(event_key(event.feed, event.seq), event.raw)
                 batch.put(POSITION + event.id, place(event.feed, event.seq))
+                if (subject := about(event)) is not None:
+                    batch.put(about_key(subject, event.feed, event.seq), b"")
             for fork in forks:
                 batch.put(FORK + fork.feed, place(b"", fork.seq) + fork.other.raw)
             for key, value in facts.items():
@@ -97,9 +105,12 @@ class Store:
         found: list[bytes] = []
         if count_max < 1 or from_seq >= 2**63:
             return found
-        with _translated(self.path), self._db.iterator(
-            start=event_key(feed, from_seq), stop=event_key(feed, 2**64 - 1), include_key=False
-        ) as raws:
+        with (
+            _translated(self.path),
+            self._db.iterator(
+                start=event_key(feed, from_seq), stop=event_key(feed, 2**64 - 1), include_key=False
+            ) as raws,
+        ):
             for raw in raws:
                 bytes_max -= len(raw) + room
                 if bytes_max < 0:
@@ -126,14 +137,32 @@ class Store:
             at = self._db.get(POSITION + event_id)
         return None if at is None else split_place(at)
 
-    def every_feed(self) -> Iterator[bytes]:
-        """Ids of all feeds, in order."""
-        start = EVENT
-        with _translated(self.path):
-            while (first := self._first(start, after(EVENT))) is not None:
-                feed, _ = split_place(first[len(EVENT) :])
-                yield feed
-                start = event_key(feed, 2**64 - 1)
+    def ids(self, first: bytes, last: bytes, count_max: int) -> list[bytes]:
+        """Ids of stored events from `first` to `last`, both included, in order, at most `count_max`."""
+        found: list[bytes] = []
+        keys = self._keys(POSITION + first, POSITION + last + b"\0")
+        while len(found) < count_max and (key := next(keys, None)) is not None:
+            found.append(key[len(POSITION) :])
+        return found
+
+    def about(self, subject: bytes, feed: bytes = b"") -> Iterator[tuple[bytes, int]]:
+        """Places of the events about an offer or lock, of one feed or of all, by feed and seq."""
+        prefix = ABOUT + subject
+        for key in self._keys(prefix + feed, prefix + (feed or b"\xff" * ID_BYTES) + b"\xff" * 9):
+            yield split_place(key[len(prefix) :])
+
+    def every_id(self) -> Iterator[bytes]:
+        """Ids of all stored events, in order."""
+        for key in self._keys(POSITION, after(POSITION)):
+            yield key[len(POSITION) :]
+
+    def every_subject(self) -> Iterator[bytes]:
+        """Every offer or lock that some event is about, in order; it may be unknown here."""
+        start = ABOUT
+        while (first := next(self._keys(start, after(ABOUT)), None)) is not None:
+            subject = first[len(ABOUT) : len(ABOUT) + ID_BYTES]
+            yield subject
+            start = ABOUT + subject + b"\xff" * (ID_BYTES + 9)
 
     def every_event(self) -> Iterator[tuple[bytes, int, bytes]]:
         """All events as (feed, seq, envelope), feed by feed, each in seq order."""
@@ -157,10 +186,9 @@ class Store:
         value: bytes | None = self._db.get(key)
         return value
 
-    def _first(self, start: bytes, stop: bytes) -> bytes | None:
-        with self._db.iterator(start=start, stop=stop, include_value=False) as keys:
-            found: bytes | None = next(keys, None)
-        return found
+    def _keys(self, start: bytes, stop: bytes) -> Iterator[bytes]:
+        with _translated(self.path), self._db.iterator(start=start, stop=stop, include_value=False) as keys:
+            yield from keys
 
 
 @contextmanager
@@ -171,13 +199,15 @@ def _translated(path: Path) -> Iterator[None]:
         raise LocalError(f"{path} is damaged", str(error)[:200], "restore a backup, or move it away and sync") from None
     except plyvel.IOError as error:
         why = str(error)[:300]
-        if "lock" in why.lower():
+        if "/LOCK: " in why:
             step = "stop the other nexapod that uses this --home, or use another --home"
             raise LocalError(f"{path} is in use", why, step) from None
-        if "does not exist" in why:
-            raise LocalError(f"there is no ledger at {path}", why, "run: nexapod daemon start") from None
         raise LocalError(f"cannot read or write {path}", why, "free or check the disk, then start again") from None
     except plyvel.Error as error:
+        if "create_if_missing is false" in str(error):
+            raise LocalError(
+                f"there is no ledger at {path}", "nothing is stored there", "run: nexapod daemon start"
+            ) from None
         raise LocalError(f"cannot open {path}", str(error)[:200], "check the folder and its owner") from None
     except OSError as error:
         raise LocalError(f"cannot write {path}", str(error), "free or check the disk, then start again") from None

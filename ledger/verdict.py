@@ -190,9 +190,7 @@ def _payable(case: Case, commits: Iterable[SealedCommit]) -> set[bytes]:
     return set(first.values())
 
 
-def check_settlement(
-    case: Case, sealed: Mapping[bytes, SealedCommit], settlement: Settlement, left: int
-) -> str | None:
+def check_settlement(case: Case, sealed: Mapping[bytes, SealedCommit], settlement: Settlement, left: int) -> str | None:
     """None when the settlement is valid, else the fault in words.
 
     `sealed`: the commits the judge's own chain sealed for this task, by commit id; `left`: micro-credits left of the

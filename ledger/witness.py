@@ -12,6 +12,8 @@ from nexapod.events import Event
 from nexapod.limits import ENTRIES_MAX
 from nexapod.messages import Ack, AckEntry, Checkpoint
 
+_STRIDE = 512  # events one ack moves a feed on at most, so that nobody's long feed holds the witness up
+
 
 def due(replica: Replica, me: bytes) -> tuple[AckEntry, ...]:
     """The heads that the witness with feed `me` should acknowledge now, in feed order; empty when there are none.
@@ -19,12 +21,12 @@ def due(replica: Replica, me: bytes) -> tuple[AckEntry, ...]:
     The entries are safe only once the events are synced to disk, which holds for everything in a replica. Feeds of
     witnesses that hold nothing but new acks are no reason to ack: acks of acks would never end.
     """
-    key = replica.witness_feeds().get(me)
-    if key is None or replica.provisional:
-        return ()
     certificate = replica.certificate
-    base = {feed: max(certificate.certified(feed), certificate.acked(key, feed)) for feed in replica.tails}
-    reach = {feed: _covered(replica, feed) for feed in sorted(replica.tails) if feed not in replica.forks}
+    if me not in certificate.witnesses or replica.provisional:
+        return ()
+    base = {feed: max(certificate.certified(feed), certificate.acked(me, feed)) for feed in replica.tails}
+    moved = sorted(feed for feed in replica.tails if feed not in replica.forks and base[feed] < replica.heads[feed].seq)
+    reach = {feed: _covered(replica, feed, base[feed] + _STRIDE) for feed in moved}
     fresh = [feed for feed, seq in reach.items() if seq > base[feed]]
     # In chunks, so that what one event can hold is closed in itself; events name each other without circles, so
     # while anything is due some chunk has something to give.
@@ -35,10 +37,12 @@ def due(replica: Replica, me: bytes) -> tuple[AckEntry, ...]:
     return ()
 
 
-def _covered(replica: Replica, feed: bytes) -> int:
-    """The last seq of a feed up to which every spend is covered by certified credit."""
+def _covered(replica: Replica, feed: bytes, last: int) -> int:
+    """The last seq of a feed, `last` at most, up to which every spend is covered by certified credit."""
     spent: dict[bytes, int] = {}
     for event in (*replica.fold.parked(feed), *replica.tails[feed]):
+        if event.seq > last:
+            return last
         match spend(event):
             case (colour, amount) if amount:
                 spent[colour] = spent.get(colour, 0) + amount
@@ -76,7 +80,7 @@ def _within(replica: Replica, base: dict[bytes, int], targets: dict[bytes, int],
 
 
 def _matters(replica: Replica, feed: bytes, base: int, target: int) -> bool:
-    if feed not in replica.witness_feeds():
+    if feed not in replica.certificate.witnesses:
         return True
     return any(not isinstance(event.data, Ack | Checkpoint) for event in _between(replica.tails[feed], base, target))
 

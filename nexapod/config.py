@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nexapod import disk
 from nexapod.home import Home
 from nexapod.job_faults import DescriptorFaults, Fault, nearest, shown
 from nexapod.job_shapes import REFUSED, Faults, Flag, ListOf, Shape, Text, Whole, refuse
@@ -112,8 +113,7 @@ def write_config(home: Home, *, name: str, listen: tuple[str, ...]) -> None:
         chosen = {"name": name, "listen": listen}.get(key)
         value = setting.default if chosen is None else chosen
         lines += ["", f"# {setting.about}", f"{'# ' if chosen is None else ''}{key} = {_toml(value)}"]
-    with home.config_file.open("x", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
+    disk.write_new(home.config_file, ("\n".join(lines) + "\n").encode(), 0o644)
 
 
 def _from_file(path: Path, faults: Faults) -> Mapping[str, object]:

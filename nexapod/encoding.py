@@ -23,6 +23,20 @@ class Wire(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     """Anything that travels or is signed: an array of fields in fixed order."""
 
 
+class Worded(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A Wire value that holds text: all of it is checked, whether it was received or made here."""
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: as `check_text`.
+        """
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, str):
+                check_text(value)
+
+
 class NotCanonical(PeerError):
     """The bytes are not the canonical encoding of a value of the expected type."""
 
@@ -81,7 +95,10 @@ def _check_plain(value: Any, depth: int) -> None:
             if not 0 <= value < 2**63:
                 raise NotCanonical("integer out of range")
         case str():
-            check_text(value)
+            try:
+                check_text(value)
+            except ValueError as error:
+                raise NotCanonical(str(error)) from None
         case list():
             if depth == 0:
                 raise NotCanonical("nested too deep")
@@ -91,13 +108,32 @@ def _check_plain(value: Any, depth: int) -> None:
             raise NotCanonical(f"{type(value).__name__} is not allowed")
 
 
+# Every node must find the same texts valid, whichever Python it runs, so this is not the table of that Python's own
+# Unicode version: a character assigned last year would split the network. Version 3.2 ships with every Python and never
+# changes. It knows all living scripts of science; pictographs came later and are let through as a block.
+_UNICODE = unicodedata.ucd_3_2_0
+_PICTOGRAPHS = range(0x1F300, 0x1FB00)  # none composes with anything, so their normal form is themselves
+_REFUSED = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})  # controls, line ends, and what is no character yet
+
+
 def check_text(text: str) -> None:
     """Text must be NFC and free of control characters, so that equal looks equal and terminals stay safe.
 
     Raises:
         ValueError: it is not. Inside a decode this becomes NotCanonical.
     """
-    if not text.isascii() and unicodedata.normalize("NFC", text) != text:
+    if text.isascii() and text.isprintable():
+        return
+    if any(_UNICODE.category(char) in _REFUSED and ord(char) not in _PICTOGRAPHS for char in text):
+        raise ValueError("text holds control characters, or characters without a place in Unicode 3.2")
+    if _UNICODE.normalize("NFC", text) != text:
         raise ValueError("text is not in Unicode normal form C")
-    if any(unicodedata.category(char) in ("Cc", "Cs", "Cf", "Co") for char in text):
-        raise ValueError("text holds control characters")
+
+
+def as_text(text: str, chars_max: int) -> str:
+    """The nearest text that passes `check_text` on one line: for what programs and people of this machine wrote."""
+    spaced = "".join(
+        char if _UNICODE.category(char) not in _REFUSED or ord(char) in _PICTOGRAPHS else " " for char in text
+    )
+    # Composed first: any beginning of composed text is composed.
+    return _UNICODE.normalize("NFC", " ".join(spaced.split()))[:chars_max]

@@ -1,6 +1,7 @@
 """The only list of domain tags, and the one way to hash or sign under them.
 
-A hash made for one purpose can never be taken for another: every tag is part of the hashed bytes.
+A hash made for one purpose can never be taken for another: every tag is part of the hashed bytes. Knows tags and
+bytes. Must never know what the bytes mean.
 """
 
 import hashlib
@@ -14,7 +15,6 @@ class Tag(StrEnum):
 
     EVENT = "nexapod/ev/1"
     MANIFEST = "nexapod/manifest/1"
-    DESCRIPTOR = "nexapod/descriptor/1"
     COMMIT = "nexapod/commit/1"
     NONCE = "nexapod/nonce/1"
     NEXT_KEY = "nexapod/nextkey/1"
@@ -22,6 +22,9 @@ class Tag(StrEnum):
     DRAW = "nexapod/draw/1"
     TASK_SEED = "nexapod/taskseed/1"
     ADVERT = "nexapod/advert/1"
+    RECORD = "nexapod/record/1"
+    BUCKET = "nexapod/bucket/1"
+    HOLDERS = "nexapod/holders/1"
     CLAIM = "nexapod/claim/1"
     ASSIGNMENT = "nexapod/assign/1"
     BOOTSTRAP = "nexapod/bootstrap/1"

@@ -11,9 +11,9 @@ from typing import Annotated, Any, TypeAlias, cast
 
 from msgspec import Meta, Struct
 
-from nexapod.encoding import Wire, decode, encode
+from nexapod.encoding import Wire, Worded, decode, encode
 from nexapod.errors import Exit, LocalError
-from nexapod.hashing import Tag, tagged
+from nexapod.hashing import blob_id
 from nexapod.job_faults import DescriptorFaults, Fault, nearest, shown
 from nexapod.job_shapes import Faults, RelativePath, clean_text, refuse
 from nexapod.job_table import (
@@ -52,7 +52,7 @@ NOT_RUN = {
 FLOPS_UNSAID = 10**12  # without an estimate a task is priced like this many operations: one credit at rate 1
 
 
-class Needs(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Needs(Worded, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What one task needs. Empty text means any."""
 
     cpus_milli: Count = 1000
@@ -201,16 +201,11 @@ def unsupported(descriptor: Descriptor) -> list[Fault]:
         faults.append(Fault("verify.mode", name, "this version compares exact bytes only", "exact"))
     if descriptor.policy is not Policy.STRICT:
         faults.append(Fault("redundancy.policy", "adaptive", "this version repeats every task", "strict"))
-    for scheme in sorted({source.uri.partition(":")[0] for source in descriptor.sources} - set(SCHEMES_RUN)):
-        uris = [source.uri for source in descriptor.sources if source.uri.startswith(scheme + ":")]
-        faults.append(
-            Fault(
-                "inputs",
-                shown(uris[0]),
-                f"this version does not fetch {scheme}: addresses",
-                "a file beside the descriptor",
-            )
-        )
+    for source in descriptor.sources:
+        scheme = source.uri.partition(":")[0]
+        if scheme not in SCHEMES_RUN:
+            reason = f"this version does not fetch {scheme}: addresses"
+            faults.append(Fault("inputs", shown(source.uri), reason, "a file beside the descriptor"))
     return faults
 
 
@@ -254,8 +249,8 @@ def resolve(descriptor: Descriptor, image_digest: bytes, inputs: Sequence[Resolv
 
 
 def descriptor_hash(resolved: Resolved) -> bytes:
-    """What an offer names."""
-    return tagged(Tag.DESCRIPTOR, encode(resolved))
+    """What an offer names: the id of the blob that holds the descriptor, so that any holder can hand it over."""
+    return blob_id(encode(resolved))
 
 
 def decode_resolved(raw: bytes) -> Resolved:

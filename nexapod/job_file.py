@@ -77,10 +77,11 @@ def local_path(base: Path, uri: str) -> Path:
 
 
 def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice in one table")
+    table: dict[str, object] = {}
+    for name, value in pairs:
+        if name in table:
+            raise ValueError(f"the key {name[:80]!r} stands twice in one table")
+        table[name] = value
     return table
 
 

@@ -218,7 +218,7 @@ class ListOf:
             seen: list[object] = []
             for index, item in enumerate(checked):
                 if item is not REFUSED and item in seen:
-                    refuse(faults, f"{path}[{index}]", item, "stands in the list twice")
+                    checked[index] = refuse(faults, f"{path}[{index}]", item, "stands in the list twice")
                 seen.append(item)
         return REFUSED if REFUSED in checked else tuple(checked)
 
@@ -295,13 +295,14 @@ class Record:
         start = f"{path}." if path else ""
         checked: dict[str, object] = {}
         for key, item in value.items():
-            if not isinstance(key, str) or key not in known:
-                refuse(faults, start + shown(key)[1:-1], item, "is not a known key", nearest(str(key), known))
-                continue
-            checked[key] = known[key].shape.check(start + key, item, faults)
+            if isinstance(key, str) and key in known:
+                checked[key] = known[key].shape.check(start + key, item, faults)
+            else:
+                name = shown(key)[1:-1]
+                checked[name] = refuse(faults, start + name, item, "is not a known key", nearest(str(key), known))
         for name, member in known.items():
             if member.required and name not in value:
-                refuse(faults, start + name, None, f"is missing: {member.about}")
+                checked[name] = refuse(faults, start + name, None, f"is missing: {member.about}")
         return REFUSED if any(item is REFUSED for item in checked.values()) else checked
 
     def sound(self, value: object) -> dict[str, object]:

@@ -4,12 +4,12 @@ Knows numbers only. Anything a stranger can fill or lengthen is bounded by a nam
 """
 
 # --- bytes in messages -------------------------------------------------------------------------------------------
-EVENT_BYTES_MAX = 16 * 1024  # one signed event; a settlement of 100 tasks fits
-ADVERT_BYTES_MAX = 4 * 1024  # one Kademlia record, cheap to republish
-CLAIM_BYTES_MAX = 512
+EVENT_BYTES_MAX = 16 * 1024  # one signed event; a settlement of 60 tasks by two nodes each fits
+ADVERT_BYTES_MAX = 4 * 1024  # one Kademlia record, cheap to republish; the fullest advert fits
+CLAIM_BYTES_MAX = 512  # one claim on a topic that everybody hears
 DESCRIPTOR_BYTES_MAX = 64 * 1024  # a resolved job descriptor, held in memory by every worker it interests
-MANIFEST_BYTES_MAX = 64 * 1024  # the genesis manifest of a network
-RESULT_BYTES_MAX = 1024 * 1024  # a result manifest: 4,096 files of 255-byte names
+MANIFEST_BYTES_MAX = 160 * 1024  # the genesis manifest of a network: 256 members with the longest names
+RESULT_BYTES_MAX = 1280 * 1024  # a result manifest: 4,096 files of 255-byte names
 REQUEST_BYTES_MAX = 512 * 1024  # one request on a stream: an opening batch or an event push
 REPLY_BYTES_MAX = 1024 * 1024  # one reply: a page of events or of the frontier
 GOSSIP_BYTES_MAX = 64 * 1024  # one gossip batch; the mesh copies it about five times
@@ -18,9 +18,13 @@ NAME_CHARS_MAX = 64  # job labels, node names, numerical classes
 
 # --- counts in messages ------------------------------------------------------------------------------------------
 TASKS_MAX = 10_000  # tasks of one job: the owner keeps each in memory
-ENTRIES_MAX = 256  # tasks or feeds in one commit, seal, settle, void or ack: stays below EVENT_BYTES_MAX
+# Tasks or feeds in one list. So many always fit a commit, an ack and a note; a seal, settle or void, whose entries grow
+# with the executions of a task, is full when its bytes are.
+ENTRIES_MAX = 200
 EXECUTIONS_MAX = 16  # executions of one task over all its rounds
 ADDRESSES_MAX = 8  # addresses a node may advertise
+ENGINES_MAX = 4  # engines a node may advertise; each is a bucket of the DHT
+GPUS_MAX = 16  # accelerators a node may advertise; one that has more says so by its tier
 EVENTS_PER_PAGE = 1024  # events in one sync reply, besides REPLY_BYTES_MAX
 FRONTIER_PER_PAGE = 8192  # feeds in one frontier reply
 BLOBS_PER_QUESTION = 1024  # content hashes in one "do you hold these"

@@ -9,15 +9,19 @@ from typing import Annotated, TypeAlias
 
 from msgspec import Meta, Raw
 
-from nexapod.encoding import Wire, check_text
+from nexapod.encoding import Wire, Worded
 from nexapod.limits import (
     ADDRESSES_MAX,
+    ADVERT_VALID_MS,
     BLOBS_PER_QUESTION,
+    CLAIM_VALID_MS,
+    ENGINES_MAX,
     ENTRIES_MAX,
     EVENT_BYTES_MAX,
     EVENTS_PER_PAGE,
     EXECUTIONS_MAX,
     FRONTIER_PER_PAGE,
+    GPUS_MAX,
     NAME_CHARS_MAX,
     NOTE_CHARS_MAX,
     TASKS_MAX,
@@ -32,7 +36,8 @@ Big: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Label: TypeAlias = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Name: TypeAlias = Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
 Note: TypeAlias = Annotated[str, Meta(max_length=NOTE_CHARS_MAX)]
-Address: TypeAlias = Annotated[str, Meta(max_length=200)]
+NumericClass: TypeAlias = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._+-]{0,64}\Z")]
+Address: TypeAlias = Annotated[str, Meta(pattern=r"\A[!-~]{1,200}\Z")]
 TaskIndex: TypeAlias = Annotated[int, Meta(ge=0, lt=TASKS_MAX)]
 Round: TypeAlias = Annotated[int, Meta(ge=0, lt=EXECUTIONS_MAX)]
 EventBytes: TypeAlias = Annotated[bytes, Meta(max_length=EVENT_BYTES_MAX)]
@@ -101,7 +106,7 @@ class Rotate(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     next_key_digest: Hash
 
 
-class Vouch(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Vouch(Worded, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The author answers for another feed: the two count as one operator."""
 
     feed: Hash
@@ -195,7 +200,7 @@ class Opening(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
 
     commit: Hash
     nonce: Nonce
-    numeric_class: Name
+    numeric_class: NumericClass
     work: Big
     root: Hash | None
     amount: Big
@@ -225,16 +230,13 @@ class Verdict(IntEnum):
     CANCELLED = 3  # its owner took it back
 
 
-class Voided(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Voided(Worded, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One task that ends unpaid; the openings are kept as the evidence. Amounts are zero."""
 
     task: TaskIndex
     verdict: Verdict
     detail: Note
     openings: Annotated[tuple[Opening, ...], Meta(max_length=EXECUTIONS_MAX)]
-
-    def __post_init__(self) -> None:
-        check_text(self.detail)
 
 
 class Void(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -319,15 +321,12 @@ class Checkpoint(Wire, frozen=True, array_like=True, forbid_unknown_fields=True)
     events: Big
 
 
-class Report(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Report(Worded, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A subjective remark about a feed; never touches balances."""
 
     feed: Hash
     topic: Count
     note: Note
-
-    def __post_init__(self) -> None:
-        check_text(self.note)
 
 
 EventData: TypeAlias = (
@@ -366,7 +365,7 @@ class Hidden(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     task: TaskIndex
     round: Round
     worker: Hash
-    numeric_class: Name
+    numeric_class: NumericClass
     work: Big
     root: Hash
     nonce: Nonce
@@ -383,12 +382,9 @@ class Signed(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
 class Gpu(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One accelerator as its driver reports it."""
 
-    vendor: Label
-    name: Name
+    vendor: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,15}\Z")]
+    name: Annotated[str, Meta(pattern=r"\A[ -~]{0,64}\Z")]
     vram_bytes: Big
-
-    def __post_init__(self) -> None:
-        check_text(self.name)
 
 
 class Profile(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -398,36 +394,33 @@ class Profile(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     ram_bytes: Big
     disk_bytes: Big
     flops: Big
-    numeric_class: Name
-    gpus: Annotated[tuple[Gpu, ...], Meta(max_length=64)]
+    numeric_class: NumericClass
+    gpus: Annotated[tuple[Gpu, ...], Meta(max_length=GPUS_MAX)]
 
 
-class Advert(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Advert(Worded, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Who a node is, where it listens and what it lends. The highest `seq` wins; `valid_ms` runs from receipt."""
 
     key: PublicKey
     feed: Hash
     seq: Big
-    valid_ms: Big
+    valid_ms: Annotated[int, Meta(ge=0, le=ADVERT_VALID_MS)]
     name: Name
     addresses: Annotated[tuple[Address, ...], Meta(max_length=ADDRESSES_MAX)]
-    engines: Annotated[tuple[Label, ...], Meta(max_length=8)]
+    engines: Annotated[tuple[Label, ...], Meta(max_length=ENGINES_MAX)]
     tier: Annotated[int, Meta(ge=0, le=2)]
     slots: Count
     profile: Profile
-
-    def __post_init__(self) -> None:
-        check_text(self.name)
 
 
 class Claim(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A worker stands ready to run up to `slots` tasks, of one offer or of any (`offer` nil)."""
 
     feed: Hash
-    numeric_class: Name
+    numeric_class: NumericClass
     slots: Count
     seq: Big
-    valid_ms: Big
+    valid_ms: Annotated[int, Meta(ge=0, le=CLAIM_VALID_MS)]
     offer: Hash | None
 
 
@@ -500,7 +493,7 @@ class OpeningNote(Wire, frozen=True, array_like=True, forbid_unknown_fields=True
     round: Round
     commit: Hash
     nonce: Nonce
-    numeric_class: Name
+    numeric_class: NumericClass
     work: Big
     root: Hash
 
@@ -512,7 +505,7 @@ class AskOpen(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, ta
     entries: Annotated[tuple[OpeningNote, ...], Meta(min_length=1, max_length=ENTRIES_MAX)]
 
 
-class AskGiveUp(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=8):
+class AskGiveUp(Worded, frozen=True, array_like=True, forbid_unknown_fields=True, tag=8):
     """A worker hands a task back, with the reason a person can read."""
 
     offer: Hash
@@ -520,9 +513,6 @@ class AskGiveUp(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, 
     round: Round
     reason: Label
     detail: Note
-
-    def __post_init__(self) -> None:
-        check_text(self.detail)
 
 
 class AskHolding(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=9):
@@ -552,14 +542,11 @@ class Done(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=6
     """Accepted, and on disk where the protocol says so."""
 
 
-class Refused(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=65):
+class Refused(Worded, frozen=True, array_like=True, forbid_unknown_fields=True, tag=65):
     """No, for a reason a machine can read and a detail for people."""
 
     reason: Label
     detail: Note
-
-    def __post_init__(self) -> None:
-        check_text(self.detail)
 
 
 class HelloReply(Wire, frozen=True, array_like=True, forbid_unknown_fields=True, tag=66):

@@ -1,7 +1,7 @@
 """Who gets a task: a weighted draw nobody but the owner can foresee and everybody can repeat once the seed is revealed.
 
 Knows the draw; must never know why candidates are candidates. Self-selected executors make redundancy worthless, since
-colluders would take both slots of a task.
+colluders would take both slots of a task. What an offer shows of the seed beforehand is a rule of ledger/verdict.py.
 """
 
 import math
@@ -23,8 +23,3 @@ def _score(seed: bytes, task: int, feed: bytes, weight: int) -> float:
     digest = tagged(Tag.DRAW, seed, task.to_bytes(4, "big"), feed)
     uniform = (int.from_bytes(digest[:8], "big") + 1) / (2**64 + 1)
     return -math.log(uniform) / weight
-
-
-def seed_commitment(seed: bytes) -> bytes:
-    """What an offer publishes of the seed before it is used."""
-    return tagged(Tag.SEED_COMMITMENT, seed)

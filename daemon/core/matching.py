@@ -4,13 +4,14 @@ Knows requirements and capacities; must never know leases, rounds or peers. Each
 words a person can act on.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from daemon.core.step import Capacity
-from nexapod.job import Resolved
-from nexapod.messages import Advert
+from nexapod.job import MODES_RUN, Descriptor, Resolved, price_micro
+from nexapod.messages import Advert, Offer, Policy
 
 GIB = 2**30
+Wanted: TypeAlias = Descriptor | Resolved  # before and after publishing, what a job needs reads the same
 
 
 class Reason(NamedTuple):
@@ -23,8 +24,10 @@ class Reason(NamedTuple):
 def reasons_against(job: Resolved, capacity: Capacity, *, image_here: bool) -> tuple[Reason, ...]:
     """Why this node does not claim tasks of `job`; empty when it does."""
     found: list[Reason] = []
-    if not capacity.willing:
-        found.append(Reason("not-working", capacity.why_not or "this node takes no work"))
+    if job.mode not in MODES_RUN:
+        found.append(Reason("mode", f"this version does not compare results in mode {job.mode.name.lower()}"))
+    if job.policy is not Policy.STRICT:
+        found.append(Reason("policy", "this version repeats every task"))
     if capacity.slots == 0:
         found.append(Reason("no-slots", "this node lends no slots"))
     found += _hardware_reasons(job, capacity)
@@ -33,7 +36,35 @@ def reasons_against(job: Resolved, capacity: Capacity, *, image_here: bool) -> t
     return tuple(found)
 
 
-def unmet_requirements(job: Resolved, adverts: list[Advert]) -> tuple[Reason, ...]:
+def terms_of(job: Resolved, descriptor_hash: bytes, seed_commitment: bytes) -> Offer:
+    """The one offer that stands for a descriptor in this version. An unverified result (quorum 1) pays nothing."""
+    price = price_micro(job) if job.quorum > 1 else 0
+    return Offer(
+        job_id=job.job_id,
+        descriptor=descriptor_hash,
+        tasks=job.tasks,
+        price=price,
+        replicas=job.replicas,
+        quorum=job.quorum,
+        executions_max=job.executions_max,
+        mode=job.mode,
+        independence=job.independence,
+        policy=job.policy,
+        colour=None,
+        lock=price * job.tasks * job.executions_max,
+        seed_commitment=seed_commitment,
+        steward=None,
+    )
+
+
+def reasons_against_offer(offer: Offer, job: Resolved) -> tuple[Reason, ...]:
+    """Why an offer cannot be trusted to be what its descriptor says; empty when it can."""
+    terms = terms_of(job, offer.descriptor, offer.seed_commitment)
+    odd = [name for name in Offer.__struct_fields__ if getattr(offer, name) != getattr(terms, name)]
+    return (Reason("terms", f"the offer contradicts its descriptor in {', '.join(odd)}"),) if odd else ()
+
+
+def unmet_requirements(job: Wanted, adverts: list[Advert]) -> tuple[Reason, ...]:
     """What no node of the mesh meets; empty when at least as many nodes as the job has replicas could run it.
 
     When no single requirement rules everybody out but too few nodes meet all of them together, one reason says so.
@@ -72,10 +103,10 @@ def capacity_of(advert: Advert) -> Capacity:
     )
 
 
-def _hardware_reasons(job: Resolved, capacity: Capacity) -> list[Reason]:
+def _hardware_reasons(job: Wanted, capacity: Capacity) -> list[Reason]:
     found: list[Reason] = []
     if not capacity.willing:
-        found.append(Reason("not-working", "takes no work"))
+        found.append(Reason("not-working", capacity.why_not or "this node takes no work"))
     if job.engine not in capacity.engines:
         found.append(Reason("engine", f"the job needs engine {job.engine}, ready are: {_listed(capacity.engines)}"))
     if capacity.tier < job.tier:
@@ -88,13 +119,14 @@ def _hardware_reasons(job: Resolved, capacity: Capacity) -> list[Reason]:
     if capacity.disk_bytes < job.needs.disk_bytes:
         needed, lent = job.needs.disk_bytes / GIB, capacity.disk_bytes / GIB
         found.append(Reason("disk", f"the job needs {needed:.1f} GiB of disk, lent are {lent:.1f}"))
-    if job.needs.arch and not capacity.numeric_class.startswith(job.needs.arch):
+    # A numerical class begins with its architecture, spelled x86-64 where a job says x86_64.
+    if job.needs.arch and not capacity.numeric_class.replace("-", "_").startswith(job.needs.arch):
         found.append(Reason("arch", f"the job needs {job.needs.arch}, this is {capacity.numeric_class or 'unknown'}"))
     found += _gpu_reasons(job, capacity)
     return found
 
 
-def _gpu_reasons(job: Resolved, capacity: Capacity) -> list[Reason]:
+def _gpu_reasons(job: Wanted, capacity: Capacity) -> list[Reason]:
     if job.needs.gpus == 0:
         return []
     fitting = [

@@ -4,13 +4,13 @@
 sends anything: daemon/loop.py records the step, then performs it. Read owner.py and worker.py for the two halves.
 """
 
-from collections.abc import Iterable
+from typing import assert_never
 
 from daemon.core.author import Author
 from daemon.core.duties import DUTY_PREFIX, Duties
-from daemon.core.owner import Owner
-from daemon.core.ownerbook import JOB_PREFIX, TASK_PREFIX, Book
-from daemon.core.states import TERMINAL_TASKS, DutyState, ExecutionState
+from daemon.core.owner import Firm, Owner
+from daemon.core.ownerbook import IN_HAND, JOB_PREFIX, STATE_PREFIX, TASK_PREFIX, Book, Job
+from daemon.core.states import TERMINAL_TASKS, ExecutionState
 from daemon.core.step import (
     AcksDue,
     Answered,
@@ -20,6 +20,7 @@ from daemon.core.step import (
     CapacityChanged,
     ClaimHeard,
     DescriptorHeld,
+    Forked,
     GaveUp,
     Heard,
     News,
@@ -43,15 +44,27 @@ from ledger.verdict import Operators
 from nexapod.events import Event
 from nexapod.messages import Ack, Close, Commit, Offer, Seal, Settle, Void
 
-FACT_PREFIXES = (JOB_PREFIX, TASK_PREFIX, DUTY_PREFIX)
+FACT_PREFIXES = (JOB_PREFIX, STATE_PREFIX, TASK_PREFIX, DUTY_PREFIX)
 
 
 class NodeCore:
-    """The decisions of one node. `wake_at`: monotonic ms when it wants to be woken, None when nothing is timed."""
+    """The decisions of one node. `wake_at`: monotonic ms when it wants to be woken, None when nothing is timed.
 
-    def __init__(self, author: Author, capacity: Capacity, *, lease_ms: int, operators: Operators) -> None:
+    `firm` asks the ledger whether a commit has taken effect there: `Replica.firm`. The default, for a ledger without
+    witnesses, is that what the core has heard of is firm.
+    """
+
+    def __init__(
+        self,
+        author: Author,
+        capacity: Capacity,
+        *,
+        lease_ms: int,
+        operators: Operators,
+        firm: Firm = lambda commit: True,
+    ) -> None:
         self._author = author
-        self.owner = Owner(author, Book(), lease_ms, operators)
+        self.owner = Owner(author, Book(), lease_ms, operators, firm)
         self.worker = Worker(author, Duties(), capacity)
 
     def restore(self, facts: dict[bytes, bytes]) -> None:
@@ -75,7 +88,8 @@ class NodeCore:
     def _take(self, news: News, step: Step, now: Now) -> None:
         match news:
             case Resumed():
-                self.worker.resume()
+                self.worker.resume(step, now)
+                self.owner.resume(step)
             case Woke():
                 pass
             case Published():
@@ -84,10 +98,12 @@ class NodeCore:
                 self.owner.cancelled(news, step, now)
             case Heard(event):
                 self._heard(event, step, now)
+            case Forked(feed):
+                self.owner.forked(feed, step, now)
             case AcksDue(entries):
                 self._author.append(step, Ack(entries), now)
             case DescriptorHeld():
-                self.worker.descriptor_held(news)
+                self.worker.descriptor_held(news, now)
             case ClaimHeard():
                 self.owner.claim_heard(news, now)
             case AssignmentHeard():
@@ -101,11 +117,11 @@ class NodeCore:
             case Progressed():
                 self.worker.progressed(news)
             case RunEnded():
-                self.worker.run_ended(news, step, now)
+                self.worker.run_ended(news)
             case RunBroke():
                 self.worker.run_broke(news, step)
             case OutputsHeld():
-                self.owner.outputs_held(news, step, now)
+                self.owner.outputs_held(news)
             case OutputsMissing():
                 self.owner.outputs_missing(news, step, now)
             case Answered(SendAssign(), _):
@@ -113,14 +129,16 @@ class NodeCore:
             case Answered():
                 self.worker.answered(news, step, now)
             case PeerCame(feed):
-                self.worker.peer_came(feed)
+                self.worker.peer_came(feed, step, now)
             case CapacityChanged(capacity):
-                self.worker.capacity_changed(capacity)
+                self.worker.capacity_changed(capacity, step, now)
+            case _:
+                assert_never(news)
 
     def _heard(self, event: Event, step: Step, now: Now) -> None:
         match event.data:
             case Offer():
-                self.worker.offered(event, step)
+                self.worker.offered(event, step, now)
             case Commit():
                 self.owner.committed(event, step, now)
             case Seal():
@@ -136,21 +154,35 @@ class NodeCore:
         Raises:
             AssertionError: it does not hold.
         """
-        for job in self.owner.book.jobs.values():
-            assert len(job.tasks) == job.offer.tasks
-            for task in job.tasks:
-                workers = [execution.worker for execution in task.executions]
-                assert len(workers) == len(set(workers)), "a node got a task twice"
-                assert not job.over or task.state in TERMINAL_TASKS, "a job ended before its tasks"
-                for execution in task.executions:
-                    committed = execution.state in _AFTER_COMMIT
-                    assert not committed or execution.commit, "a commit is missing"
-        running = _count(duty.state == DutyState.RUNNING for duty in self.worker.duties.all())
-        assert running <= max(self.worker.capacity.slots, 0) or not self.worker.capacity.willing
+        book, duties = self.owner.book, self.worker.duties
+        assert book.open == {offer: job for offer, job in book.jobs.items() if not job.over}
+        for job in book.jobs.values():
+            _check_job(job)
+        held = [key[1] for job in book.open.values() for key in job.patience]
+        assert sorted(book.in_hand.elements()) == sorted(held), "the count of executions in hand is wrong"
+        duties.check_invariants()
+        assert book.wake_at is None or not book.wake_at < 0
+
+
+def _check_job(job: Job) -> None:
+    assert len(job.tasks) == job.offer.tasks
+    assert job.unfinished == sum(task.state not in TERMINAL_TASKS for task in job.tasks)
+    assert job.over == (job.unfinished == 0), "a job ended before its tasks, or did not end with them"
+    for task in job.tasks:
+        if not task.executions:
+            continue
+        workers = [execution.worker for execution in task.executions]
+        assert len(workers) == len(set(workers)), "a node got a task twice"
+        assert task.sealed_count() <= job.offer.executions_max, "more commits sealed than the offer allows"
+        for execution in task.executions:
+            assert execution.state not in _AFTER_COMMIT or execution.commit, "a commit is missing"
+            assert (execution.state in IN_HAND) == ((task.index, execution.worker) in job.patience)
+            assert (
+                job.over or job.look or (execution.state in _LEASED) == ((task.index, execution.worker) in job.leases)
+            ), "a lease nobody watches"
+        assert task.state not in TERMINAL_TASKS or all(e.state in _ENDED for e in task.executions)
 
 
 _AFTER_COMMIT = frozenset({ExecutionState.COMMITTED, ExecutionState.SEALED, ExecutionState.OPENED})
-
-
-def _count(flags: Iterable[bool]) -> int:
-    return sum(flags)
+_LEASED = frozenset({*IN_HAND, ExecutionState.SEALED})
+_ENDED = frozenset({ExecutionState.SETTLED, ExecutionState.DIFFERED, ExecutionState.LOST})

@@ -5,11 +5,14 @@ how a task is run, or whether a credit is final. `advance` makes every progress 
 only notes what is new, so late and repeated news changes nothing.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
+from typing import TypeAlias
 
 from daemon.core.author import Author, in_events
-from daemon.core.drawing import draw, seed_commitment
-from daemon.core.ownerbook import GATHER_MS, Book, Execution, Job, Task
+from daemon.core.drawing import draw
+from daemon.core.matching import terms_of
+from daemon.core.openings import WITHHELD, names_of, openings_of, opens_late, sealed_of
+from daemon.core.ownerbook import IN_HAND, Book, Execution, Job, Task
 from daemon.core.states import TERMINAL_TASKS, ExecutionState, JobState, TaskState
 from daemon.core.step import (
     Answered,
@@ -27,18 +30,26 @@ from daemon.core.step import (
     Spread,
     Step,
 )
-from ledger.verdict import Agreed, Case, Operators, SealedCommit, award, evidence, note_opens, tally
+from ledger.verdict import (
+    Agreed,
+    Case,
+    Operators,
+    award,
+    evidence,
+    note_opens,
+    seed_commitment,
+    tally,
+)
 from nexapod.events import Event
 from nexapod.hashing import Tag
-from nexapod.job import price_micro
-from nexapod.limits import CLAIMS_PER_OFFER_MAX, ENTRIES_MAX, EXECUTIONS_MAX, NOTE_CHARS_MAX
+from nexapod.limits import ENTRIES_MAX, EXECUTIONS_HELD_MAX, EXECUTIONS_MAX, NOTE_CHARS_MAX
 from nexapod.messages import (
     Assignment,
     Close,
     Commit,
     Done,
-    Offer,
-    OpeningNote,
+    Independence,
+    Opening,
     Refused,
     RenewReply,
     Seal,
@@ -49,9 +60,13 @@ from nexapod.messages import (
     Voided,
 )
 
-BUSY_MS = 2_000  # a worker that said no is not asked again for this long
-FETCH_TRIES = 6  # attempts to get agreed outputs before the executions count as withheld
-FETCH_AGAIN_MS = 1_000
+FETCH_TRIES = 12  # attempts to get agreed outputs, about five minutes, before the executions count as withheld
+FETCH_AGAIN_MS, FETCH_AGAIN_MS_MAX = 1_000, 30_000  # first pause between them, and the longest
+WEIGHT_MAX = 64  # slots that count in the draw: whoever only says it lends thousands gains nothing
+FIRM_AGAIN_MS = 200  # how often it is looked whether commits are firm by now
+FIRM_MS = 600_000  # a commit that is not firm by then, while others of its task are, will never be
+FIRM_MS_MAX = 86_400_000  # nor one that is not by then; until then the witnesses may only be off line
+SCORES_PER_STEP = 10_000  # candidates weighed in one step, some 20 ms; what is left follows in the next
 _VERDICT_STATE = {
     Verdict.FAILED: TaskState.FAILED,
     Verdict.DISPUTED: TaskState.DISPUTED,
@@ -59,91 +74,98 @@ _VERDICT_STATE = {
     Verdict.CANCELLED: TaskState.CANCELLED,
 }
 
+End: TypeAlias = tuple[Task, Verdict, str]
+Firm: TypeAlias = Callable[[bytes], bool]
+
 
 class Owner:
-    """All jobs this node owns. `operators` tells which feeds one operator answers for."""
+    """All jobs this node owns. `operators` tells which feeds one operator answers for, `firm` whether a commit counts.
 
-    def __init__(self, author: Author, book: Book, lease_ms: int, operators: Operators) -> None:
+    An event that names a commit which is never certified would hold up this node's feed for ever. So a settlement
+    waits until the commits it names are firm; all that comes before it does not.
+    """
+
+    def __init__(self, author: Author, book: Book, lease_ms: int, operators: Operators, firm: Firm) -> None:
         self._author, self.book, self._lease_ms, self._operators = author, book, lease_ms, operators
+        self._firm = firm
 
     # --- what happened ---------------------------------------------------------------------------------------------
+    def resume(self, step: Step) -> None:
+        """After a restart: hand over again what may never have been sent."""
+        for job in self.book.open.values():
+            step.effects.append(_spread(job))
+            unconfirmed: dict[tuple[bytes, int], list[int]] = {}
+            for task in job.tasks:
+                for execution in task.executions:
+                    if execution.state == ExecutionState.ASSIGNED:
+                        unconfirmed.setdefault((execution.worker, execution.round), []).append(task.index)
+            self._send_assignments(job, unconfirmed, step)
+
     def published(self, news: Published, step: Step, now: Now) -> None:
         """Append the offer; assigning begins once claims had time to arrive."""
-        resolved = news.descriptor
-        price = price_micro(resolved) if resolved.quorum > 1 else 0
-        offer = Offer(
-            job_id=resolved.job_id,
-            descriptor=news.descriptor_hash,
-            tasks=resolved.tasks,
-            price=price,
-            replicas=resolved.replicas,
-            quorum=resolved.quorum,
-            executions_max=resolved.executions_max,
-            mode=resolved.mode,
-            independence=resolved.independence,
-            policy=resolved.policy,
-            colour=None,
-            lock=price * resolved.tasks * resolved.executions_max,
-            seed_commitment=seed_commitment(news.seed),
-            steward=None,
-        )
+        offer = terms_of(news.descriptor, news.descriptor_hash, seed_commitment(news.seed))
         event = self._author.append(step, offer, now)
-        job = self.book.open(event.id, offer, resolved, news.seed, now)
+        job = self.book.add(event.id, offer, news.descriptor, news.seed, now)
         step.offer = event.id
-        step.effects.append(Spread(event.id))
+        step.effects.append(_spread(job))
         self._tell(step, job, "offer", None, self._author.feed, f"{offer.tasks} tasks, {offer.replicas} replicas each")
 
     def cancelled(self, news: Cancelled, step: Step, now: Now) -> None:
         """Void what is not over yet; `advance` closes the job."""
-        job = self.book.jobs.get(news.offer)
-        if job is None or job.over:
+        job = self.book.open.get(news.offer)
+        if job is None:
             step.reply = Refused("not-open", "no open job of this node has that id")
             return
         job.cancelled = True
-        unfinished = [task for task in job.tasks if task.state not in TERMINAL_TASKS]
-        self._void(job, [(task, Verdict.CANCELLED, "taken back by its owner") for task in unfinished], step, now)
+        ends = [
+            (task, Verdict.CANCELLED, "taken back by its owner")
+            for task in job.tasks
+            if task.state not in TERMINAL_TASKS
+        ]
+        self._void(job, ends, step, now)
         step.reply = Done()
 
     def claim_heard(self, news: ClaimHeard, now: Now) -> None:
         """Remember who stands ready; `advance` draws among them."""
         claim = news.claim
-        job = self.book.jobs.get(claim.offer) if claim.offer else None
-        if job is None or job.over or claim.feed == self._author.feed:
-            return
-        known = job.claims.get(claim.feed)
-        if known is None and len(job.claims) >= CLAIMS_PER_OFFER_MAX:
-            return
-        if known is None or claim.seq > known.claim.seq:
+        job = self.book.open.get(claim.offer) if claim.offer else None
+        if job is not None and claim.feed != self._author.feed and claim.slots:
             self.book.claimed(job, claim, now)
+
+    def forked(self, feed: bytes, step: Step, now: Now) -> None:
+        """A feed contradicted itself: what is not firm yet of what it said will never be, so nothing may rest on it."""
+        if feed in self.book.forked:
+            return
+        self.book.forked.add(feed)
+        for job in self.book.open.values():
+            for task in job.tasks:
+                for execution in task.executions:
+                    standing = execution.worker == feed and execution.state < ExecutionState.SETTLED
+                    if standing and not (execution.commit and self._firm(execution.commit)):
+                        self._lose(job, task, execution, "its feed forked", step, now)
+                        if task.state == TaskState.AGREED:
+                            self._reopen(job, task)
 
     def committed(self, event: Event, step: Step, now: Now) -> None:
         """A worker bound itself to results."""
         assert isinstance(event.data, Commit)
-        job = self.book.jobs.get(event.data.offer)
-        if job is None or job.over:
-            return
         for entry in event.data.entries:
-            if entry.task >= len(job.tasks):
-                continue
-            task = job.tasks[entry.task]
-            execution = task.execution_of(event.feed, entry.round)
-            if execution and execution.state in (ExecutionState.ASSIGNED, ExecutionState.RUNNING):
-                execution.move(ExecutionState.COMMITTED)
+            job, task, execution = self._attempt(event.data.offer, entry.task, event.feed, entry.round)
+            if job and task and execution and execution.state in IN_HAND:
+                self._move(job, task, execution, ExecutionState.COMMITTED, now)
                 execution.commit, execution.digest = event.id, entry.digest
                 self._tell(step, job, "commit", task, event.feed, "bound itself to a result")
 
     def renewed(self, news: RenewalHeard, step: Step, now: Now) -> None:
         """Extend the leases of work still wanted, and name the work that is not."""
-        job = self.book.jobs.get(news.ask.offer)
         lost = []
         for entry in news.ask.entries:
-            task = job.tasks[entry.task] if job and entry.task < len(job.tasks) else None
-            execution = task.execution_of(news.worker, entry.round) if task else None
+            job, task, execution = self._attempt(news.ask.offer, entry.task, news.worker, entry.round)
             if job is None or task is None or execution is None or execution.state == ExecutionState.LOST:
                 lost.append(entry.task)
-            elif execution.state in (ExecutionState.ASSIGNED, ExecutionState.RUNNING):
-                self._confirmed(job, task, execution, step)
-                self.book.leased(job, task, execution, now.mono_ms + self._lease_ms)
+            elif execution.state in IN_HAND:
+                self._confirmed(job, task, execution, step, now)
+                self.book.renew(job, task, execution, self._lease_ms, now)
                 job.progress[task.index, news.worker] = entry.permille
             elif task.state in TERMINAL_TASKS:
                 lost.append(entry.task)
@@ -151,230 +173,354 @@ class Owner:
 
     def opened(self, news: OpeningsHeard, step: Step, now: Now) -> None:
         """Take openings that match their commits; one that does not match ends its execution."""
-        job = self.book.jobs.get(news.ask.offer)
-        if job is None:
+        if news.ask.offer not in self.book.jobs:
             step.reply = Refused("unknown-offer", "this node does not own that offer")
             return
         step.reply = Done()
         for note in news.ask.entries:
-            task = job.tasks[note.task] if note.task < len(job.tasks) else None
-            execution = task.execution_of(news.worker, note.round) if task else None
-            if task is None or execution is None or execution.commit != note.commit:
+            job, task, execution = self._attempt(news.ask.offer, note.task, news.worker, note.round)
+            if job is None or task is None or execution is None or execution.commit != note.commit:
                 step.reply = Refused("unknown-commit", f"task {note.task} has no such commit of yours")
                 continue
-            if execution.state != ExecutionState.SEALED:
+            if not opens_late(task, execution, note) and execution.state != ExecutionState.SEALED:
                 continue
-            if note_opens(self._case(job), _sealed(task, execution), note):
-                execution.opening = note
-                execution.move(ExecutionState.OPENED)
+            if note_opens(self._case(job), sealed_of(task, execution), note):
+                execution.opening, execution.why = note, ""
+                self._move(job, task, execution, ExecutionState.OPENED, now)
                 self._tell(step, job, "open", task, news.worker, f"result {note.root.hex()[:12]}")
-            else:
-                self._lose(job, task, execution, "its opening does not match its commit", step)
+            elif execution.state == ExecutionState.SEALED:
+                self._lose(job, task, execution, "its opening does not match its commit", step, now)
 
     def gave_up(self, news: GaveUp, step: Step, now: Now) -> None:
         """A worker handed a task back."""
-        job = self.book.jobs.get(news.ask.offer)
         step.reply = Done()
-        if job is None or news.ask.task >= len(job.tasks):
-            return
-        task = job.tasks[news.ask.task]
-        execution = task.execution_of(news.worker, news.ask.round)
-        if execution and execution.state in (ExecutionState.ASSIGNED, ExecutionState.RUNNING):
-            self._lose(job, task, execution, f"{news.ask.reason}: {news.ask.detail}", step)
+        job, task, execution = self._attempt(news.ask.offer, news.ask.task, news.worker, news.ask.round)
+        if job and task and execution and execution.state in IN_HAND:
+            self._lose(job, task, execution, f"{news.ask.reason}: {news.ask.detail}", step, now)
 
     def assign_answered(self, news: Answered, step: Step, now: Now) -> None:
         """A worker took an assignment, refused it, or could not be reached."""
         sent = news.effect
         assert isinstance(sent, SendAssign)
-        job = self.book.jobs.get(sent.assignment.offer)
-        if job is None:
-            return
-        for index in sent.assignment.tasks:
-            task = job.tasks[index]
-            execution = task.execution_of(sent.worker, sent.assignment.round)
-            if execution is None or execution.state != ExecutionState.ASSIGNED:
+        assignment, worker = sent.assignment, sent.worker
+        why = news.reply.detail if isinstance(news.reply, Refused) else "could not be reached"
+        refused = False
+        for index in assignment.tasks:
+            job, task, execution = self._attempt(assignment.offer, index, worker, assignment.round)
+            if job is None or task is None or execution is None or execution.state != ExecutionState.ASSIGNED:
                 continue
             if isinstance(news.reply, Done):
-                self._confirmed(job, task, execution, step)
-                continue
-            # It never began: the attempt is taken out, so that it costs neither the worker nor the task anything.
-            task.executions.remove(execution)
-            task.refusals += 1
-            why = news.reply.detail if isinstance(news.reply, Refused) else "could not be reached"
-            self._tell(step, job, "refuse", task, sent.worker, why)
-        if not isinstance(news.reply, Done):
-            self.book.put_off(job, sent.worker, BUSY_MS, now)
+                self._confirmed(job, task, execution, step, now)
+            else:
+                refused = True
+                self.book.unassign(job, task, execution)
+                if task.state == TaskState.RUNNING:
+                    task.move(TaskState.WAITING)
+                self._tell(step, job, "refuse", task, worker, why)
+        job = self.book.open.get(assignment.offer)
+        if job is None:
+            return
+        if isinstance(news.reply, Done):
+            job.refusals.pop(worker, None)
+            if worker in job.at_most:
+                job.at_most[worker] *= 2
+        elif refused:
+            # Perhaps it has room for some of them: it is asked for half as many next time.
+            job.at_most[worker] = max(1, len(assignment.tasks) // 2)
+            self.book.put_off(job, worker, now)
 
-    def outputs_held(self, news: OutputsHeld, step: Step, now: Now) -> None:
+    def outputs_held(self, news: OutputsHeld) -> None:
         """The agreed bytes are here and checked: settle, or fail when the program itself failed everywhere."""
-        task = self._agreed_task(news)
-        if task is not None:
+        found = self._agreed_task(news)
+        if found is not None:
+            job, task = found
             task.exit_code = news.exit_code
+            job.touch(task)
 
     def outputs_missing(self, news: OutputsMissing, step: Step, now: Now) -> None:
         """Try the next holder; when none delivers, the agreeing executions count as withheld."""
-        job, task = self.book.jobs.get(news.offer), self._agreed_task(news)
-        if job is None or task is None:
+        found = self._agreed_task(news)
+        if found is None:
             return
+        job, task = found
+        pause = min(FETCH_AGAIN_MS << task.fetch_tries, FETCH_AGAIN_MS_MAX)
         task.fetching = False
         task.fetch_tries += 1
-        job.look_again[task.index] = now.mono_ms + FETCH_AGAIN_MS
+        job.touch(task)
         if task.fetch_tries < FETCH_TRIES:
+            job.again.set(task.index, now.mono_ms + pause)
             return
         for execution in task.executions:
             if execution.state == ExecutionState.OPENED and execution.opening and execution.opening.root == task.root:
-                self._lose(job, task, execution, f"its outputs could not be fetched: {news.why}", step)
-        task.root, task.fetch_tries = None, 0
-        self._another_round(job, task, step, now)
+                self._lose(job, task, execution, f"its outputs could not be fetched: {news.why}", step, now)
+        self._reopen(job, task)
 
     # --- what follows ----------------------------------------------------------------------------------------------
     def advance(self, step: Step, now: Now) -> None:
         """Make every progress that is possible now, in all jobs."""
         self.book.wake_at = None
-        for job in self.book.open_jobs():
+        for job in self.book.open.values():
+            if job.gather_until is None:
+                self.book.wind(job, self._lease_ms, now)
             self._expire(job, step, now)
+            self._progress(job, step, now)
             self._assign(job, step, now)
-            self._seal(job, step, now)
-            self._judge(job, step, now)
-            self._settle(job, step, now)
+            self._end_unserved(job, step, now)
+            self._progress(job, step, now)
             self._close(job, step, now)
-            self.book.record(job, step, now)
+        self.book.record(step, now)
+        for job in self.book.open.values():
+            self._wake(job, now)
+
+    def _wake(self, job: Job, now: Now) -> None:
+        assert job.gather_until is not None
+        if job.vacant and job.stirred != self.book.stir:
+            self.book.wake(max(job.gather_until, now.mono_ms))
+        for timers in (job.leases, job.waiting, job.again, job.put_off):
+            self.book.wake(timers.next_at)
 
     def _expire(self, job: Job, step: Step, now: Now) -> None:
-        for task, execution in _executions(job):
-            if execution.state not in (ExecutionState.ASSIGNED, ExecutionState.RUNNING, ExecutionState.SEALED):
-                continue
-            if self.book.lease_ends(job, task, execution, now.mono_ms + self._lease_ms) <= now.mono_ms:
-                withheld = execution.state == ExecutionState.SEALED
-                self._lose(job, task, execution, "withheld its opening" if withheld else "its lease ran out", step)
+        for index, worker in job.leases.due(now.mono_ms):
+            task = job.tasks[index]
+            for execution in task.executions:
+                if execution.worker == worker:
+                    withheld = execution.state == ExecutionState.SEALED
+                    self._lose(job, task, execution, WITHHELD if withheld else "its lease ran out", step, now)
+        for index in job.again.due(now.mono_ms):
+            job.look[index] = None
+        if job.put_off.due(now.mono_ms):
+            self.book.stir += 1
+
+    def _progress(self, job: Job, step: Step, now: Now) -> None:
+        """Take every task something happened to as far as it goes."""
+        while job.look:
+            tasks = [job.tasks[index] for index in job.look]
+            job.look = {}
+            self._seal(job, tasks, step, now)
+            self._judge(job, tasks, step, now)
+            self._settle(job, tasks, step, now)
+            for task in tasks:
+                self._wait(job, task, now)
+            self._void(job, [_exhausted(task) for task in tasks if _is_exhausted(job, task)], step, now)
+
+    def _wait(self, job: Job, task: Task, now: Now) -> None:
+        """Keep `vacant` and `waiting` in step with a task. Waiting goes on until all executors have confirmed."""
+        job.sort(task)
+        unconfirmed = any(execution.state == ExecutionState.ASSIGNED for execution in task.live())
+        if not job.vacancies(task) and not unconfirmed:
+            job.waiting.drop(task.index)
+        elif task.index not in job.waiting:
+            job.waiting.set(task.index, now.mono_ms + job.resolved.queue_ms)
+
+    def _end_unserved(self, job: Job, step: Step, now: Now) -> None:
+        ends: list[End] = []
+        for index in job.waiting.due(now.mono_ms):
+            if job.vacancies(job.tasks[index]):
+                ends.append((job.tasks[index], Verdict.UNSERVED, "no node took it in time"))
+            else:  # someone has it and may yet say yes; if not, its lease ends before this does
+                job.waiting.set(index, now.mono_ms + self._lease_ms)
+        self._void(job, ends, step, now)
 
     def _assign(self, job: Job, step: Step, now: Now) -> None:
-        if now.mono_ms < self.book.opened_at(job, now) + GATHER_MS:
-            self.book.wake(self.book.opened_at(job, now) + GATHER_MS)
+        """Draw executors. Tasks that others already hold go first; alike ones are given up together."""
+        assert job.gather_until is not None
+        if now.mono_ms < job.gather_until or not job.vacant or job.stirred == self.book.stir:
             return
+        room = self._room(job, now)
         drawn: dict[tuple[bytes, int], list[int]] = {}
-        unserved = []
-        load = self.book.load(job)
-        for task in job.tasks:
-            vacancies = _vacancies(job, task)
-            if vacancies == 0:
-                continue
-            if len(task.executions) + vacancies > EXECUTIONS_MAX:
-                unserved.append((task, Verdict.UNSERVED, f"{len(task.executions)} attempts came to nothing"))
-                continue
-            weights = self._candidates(job, task, load, now)
-            for worker in self._independent(task, draw(job.seed, task.index, weights), vacancies):
-                task.executions.append(Execution(worker, task.round))
-                self.book.leased(job, task, task.executions[-1], now.mono_ms + self._lease_ms)
-                load[worker] = load.get(worker, 0) + 1
-                drawn.setdefault((worker, task.round), []).append(task.index)
-            if _vacancies(job, task) == 0:
-                task.move(TaskState.RUNNING)
-            elif self.book.waited_ms(job, task, now) >= job.resolved.queue_ms:
-                unserved.append((task, Verdict.UNSERVED, "no node took it in time"))
-        self._void(job, unserved, step, now)
+        scores = 0
+        for served in sorted(job.vacant, key=lambda served: -len(served[1])):
+            for index in list(job.vacant[served]):
+                weights = {feed: min(slots, WEIGHT_MAX) for feed, slots in room.items() if feed not in served[0]}
+                scores += len(weights)
+                chosen = self._draw(job, job.tasks[index], weights)
+                for worker in chosen:
+                    self._hand_out(job, job.tasks[index], worker, room, now)
+                    drawn.setdefault((worker, job.tasks[index].round), []).append(index)
+                if not chosen or scores >= SCORES_PER_STEP:
+                    break
+        for index in job.look:
+            self._wait(job, job.tasks[index], now)
+        job.look = {}
+        job.stirred = self.book.stir if scores < SCORES_PER_STEP else -1
         for (worker, round_), tasks in drawn.items():
-            for group in _in_groups(tasks):
-                self._send_assignment(job, worker, round_, group, step)
+            for index in tasks:
+                self._tell(step, job, "assign", job.tasks[index], worker, f"round {round_}")
+        self._send_assignments(job, drawn, step)
 
-    def _send_assignment(self, job: Job, worker: bytes, round_: int, tasks: tuple[int, ...], step: Step) -> None:
-        assignment = Assignment(self._author.feed, worker, job.offer_id, round_, self._lease_ms, tasks)
-        step.effects.append(SendAssign(worker, assignment, self._author.sign(Tag.ASSIGNMENT, assignment)))
-        if job.state == JobState.QUEUED:
+    def _hand_out(self, job: Job, task: Task, worker: bytes, room: dict[bytes, int], now: Now) -> None:
+        self.book.hand_out(job, task, worker, self._lease_ms, now)
+        room[worker] -= 1
+        if room[worker] == 0:
+            del room[worker]
+        if job.vacancies(task) == 0:
+            task.move(TaskState.RUNNING)
+
+    def _room(self, job: Job, now: Now) -> dict[bytes, int]:
+        """How many more tasks each claimant takes now; what it has of this owner's other jobs counts too."""
+        room = {}
+        for claim in self.book.standing(job, now):
+            free = min(claim.slots, EXECUTIONS_HELD_MAX) - self.book.in_hand[claim.feed]
+            free = min(free, job.at_most.get(claim.feed, free))
+            if free > 0:
+                room[claim.feed] = free
+        return room
+
+    def _draw(self, job: Job, task: Task, weights: dict[bytes, int]) -> list[bytes]:
+        """The first drawn feeds no two of which, nor any standing executor, answer to one operator."""
+        case, vacancies = self._case(job), job.vacancies(task)
+        taken: set[bytes] = set()
+        if job.offer.independence is Independence.OPERATOR:
+            taken |= names_of(case, self._author.feed)  # what the owner's own operator finds convinces nobody
+        for execution in task.executions:
+            if execution.state != ExecutionState.LOST:
+                taken |= names_of(case, execution.worker)
+        chosen: list[bytes] = []
+        for feed in draw(job.seed, task.index, weights):
+            if len(chosen) < vacancies and taken.isdisjoint(names := names_of(case, feed)):
+                chosen.append(feed)
+                taken |= names
+        return chosen
+
+    def _send_assignments(self, job: Job, drawn: dict[tuple[bytes, int], list[int]], step: Step) -> None:
+        for (worker, round_), tasks in drawn.items():
+            for start in range(0, len(tasks), ENTRIES_MAX):
+                group = tuple(tasks[start : start + ENTRIES_MAX])
+                assignment = Assignment(self._author.feed, worker, job.offer_id, round_, self._lease_ms, group)
+                step.effects.append(SendAssign(worker, assignment, self._author.sign(Tag.ASSIGNMENT, assignment)))
+        if drawn and job.state == JobState.QUEUED:
             job.move(JobState.RUNNING)
-        for index in tasks:
-            self._tell(step, job, "assign", job.tasks[index], worker, f"round {round_}")
 
-    def _seal(self, job: Job, step: Step, now: Now) -> None:
+    def _seal(self, job: Job, tasks: list[Task], step: Step, now: Now) -> None:
         entries = []
-        for task in job.tasks:
+        for task in tasks:
+            current = task.live()
             if task.state != TaskState.RUNNING or task.sealed >= task.round:
                 continue
-            current = [e for e in task.executions if e.round == task.round and e.state != ExecutionState.LOST]
-            if any(e.state != ExecutionState.COMMITTED for e in current):
+            if any(execution.state != ExecutionState.COMMITTED for execution in current):
                 continue
             for execution in current:
-                execution.move(ExecutionState.SEALED)
-                self.book.leased(job, task, execution, now.mono_ms + self._lease_ms)
+                self._move(job, task, execution, ExecutionState.SEALED, now)
             task.sealed = task.round
-            commits = sorted(e.commit for e in current if e.commit is not None)
+            commits = sorted(execution.commit for execution in current if execution.commit is not None)
             entries.append(SealEntry(task.index, task.round, tuple(commits)))
             self._tell(step, job, "seal", task, self._author.feed, f"{len(commits)} commits of round {task.round}")
         for group in in_events(entries):
             self._author.append(step, Seal(job.offer_id, group), now)
 
-    def _judge(self, job: Job, step: Step, now: Now) -> None:
-        for task in job.tasks:
-            if task.state == TaskState.RUNNING and task.sealed >= task.round and not task.pending():
-                found = {commit_id: (sealed, note.root) for commit_id, (sealed, note) in _opened(task).items()}
-                verdict = tally(self._case(job), found)
+    def _judge(self, job: Job, tasks: list[Task], step: Step, now: Now) -> None:
+        """Look for agreement once every sealed commit is open; an opening that comes late may end a round early."""
+        for task in tasks:
+            if task.state in (TaskState.WAITING, TaskState.RUNNING) and not task.pending():
+                opened = openings_of(task)
+                found = {commit_id: (sealed, note.root) for commit_id, (sealed, note) in opened.items()}
+                verdict = tally(self._case(job), found) if found else None
                 if isinstance(verdict, Agreed):
                     task.move(TaskState.AGREED)
                     task.root = verdict.root
-                else:
+                    job.touch(task)
+                elif task.sealed >= task.round:
                     self._another_round(job, task, step, now)
-            if task.state == TaskState.AGREED and not task.fetching and task.exit_code is None:
-                self._fetch(job, task, step, now)
+            if task.state == TaskState.AGREED and task.exit_code is None and not task.fetching:
+                self._fetch(job, task, step)
 
     def _another_round(self, job: Job, task: Task, step: Step, now: Now) -> None:
-        used = [e for e in task.executions if e.state != ExecutionState.LOST]
-        if len(used) < job.offer.executions_max and task.round + 1 < EXECUTIONS_MAX:
+        sealed = task.sealed_count()
+        if sealed < job.offer.executions_max and task.round + 1 < EXECUTIONS_MAX:
             task.round += 1
             task.move(TaskState.WAITING)
-            self.book.start_waiting(job, task, now)
+            job.touch(task)
             self._tell(step, job, "dispute", task, self._author.feed, "no agreement yet: one more execution")
         else:
-            roots = len({e.opening.root for e in used if e.opening})
-            detail = f"{roots} different results from {len(used)} executions"
-            self._void(job, [(task, Verdict.DISPUTED, detail)], step, now)
+            roots = len({note.root for _, note in openings_of(task).values()})
+            self._void(
+                job, [(task, Verdict.DISPUTED, f"{roots} different results from {sealed} executions")], step, now
+            )
 
-    def _fetch(self, job: Job, task: Task, step: Step, now: Now) -> None:
-        if not self.book.may_fetch(job, task, now):
+    def _fetch(self, job: Job, task: Task, step: Step) -> None:
+        if task.index in job.again:
             return
-        holders = [e.worker for e in task.executions if e.opening and e.opening.root == task.root]
+        holders = [sealed.worker for sealed, note in openings_of(task).values() if note.root == task.root]
         assert task.root is not None
         task.fetching = True
+        job.changed[task.index] = None
         worker = holders[task.fetch_tries % len(holders)]
         step.effects.append(FetchOutputs(job.offer_id, task.index, task.root, worker))
 
-    def _settle(self, job: Job, step: Step, now: Now) -> None:
-        entries, failed = [], []
-        for task in job.tasks:
-            if task.state != TaskState.AGREED or task.exit_code is None:
+    def _settle(self, job: Job, tasks: list[Task], step: Step, now: Now) -> None:
+        entries = []
+        failed: list[End] = []
+        for task in tasks:
+            if task.state != TaskState.AGREED or task.exit_code is None or not self._is_firm(job, task, step, now):
                 continue
             assert task.root is not None
             if task.exit_code != 0:
                 failed.append((task, Verdict.FAILED, f"the program ended with exit code {task.exit_code}"))
                 continue
-            opened = _opened(task)
+            opened = openings_of(task)
             agreeing = tuple(sealed for sealed, note in opened.values() if note.root == task.root)
             left = job.offer.price * job.offer.executions_max  # the lock holds as much for every task
             entries.append(award(self._case(job), Agreed(task.root, agreeing), opened, left))
-            task.move(TaskState.SETTLED)
             text = f"{len(agreeing)} executions agree on {task.root.hex()[:12]}"
             self._tell(step, job, "settle", task, self._author.feed, text)
-            self._end_executions(job, task, step)
+            self._end(job, task, TaskState.SETTLED, step, now)
         for group in in_events(entries):
             self._author.append(step, Settle(job.offer_id, group), now)
         self._void(job, failed, step, now)
 
-    def _void(self, job: Job, ends: list[tuple[Task, Verdict, str]], step: Step, now: Now) -> None:
+    def _is_firm(self, job: Job, task: Task, step: Step, now: Now) -> bool:
+        """Whether every commit a settlement would name is firm; those that never will be are left behind in the end."""
+        opened = [execution for execution in task.executions if execution.state == ExecutionState.OPENED]
+        loose = [execution for execution in opened if execution.commit and not self._firm(execution.commit)]
+        waited = now.mono_ms - job.firm_since.setdefault(task.index, now.mono_ms)
+        if loose and waited < (FIRM_MS if len(loose) < len(opened) else FIRM_MS_MAX):
+            job.again.set(task.index, now.mono_ms + FIRM_AGAIN_MS)
+            return False
+        del job.firm_since[task.index]
+        for execution in loose:
+            self._lose(job, task, execution, "its commit was never certified", step, now)
+        if loose:
+            self._reopen(job, task)
+        return not loose
+
+    def _void(self, job: Job, ends: list[End], step: Step, now: Now) -> None:
         entries = []
         for task, verdict, detail in ends:
             if task.state in TERMINAL_TASKS:
                 continue
-            entries.append(Voided(task.index, verdict, detail[:NOTE_CHARS_MAX], evidence(_opened(task))))
-            task.move(_VERDICT_STATE[verdict])
+            entries.append(Voided(task.index, verdict, detail[:NOTE_CHARS_MAX], self._evidence(task)))
             task.why = detail
             self._tell(step, job, "void", task, self._author.feed, f"{verdict.name.lower()}: {detail}")
-            self._end_executions(job, task, step)
+            self._end(job, task, _VERDICT_STATE[verdict], step, now)
         for group in in_events(entries):
             self._author.append(step, Void(job.offer_id, group), now)
 
+    def _evidence(self, task: Task) -> tuple[Opening, ...]:
+        return evidence({commit: found for commit, found in openings_of(task).items() if self._firm(commit)})
+
+    def _end(self, job: Job, task: Task, state: TaskState, step: Step, now: Now) -> None:
+        """A task is over, and with it all its executions."""
+        task.move(state)
+        job.unfinished -= 1
+        job.touch(task)
+        for execution in task.executions:
+            if execution.state == ExecutionState.OPENED:
+                agreed = state == TaskState.SETTLED and execution.opening and execution.opening.root == task.root
+                self._move(job, task, execution, ExecutionState.SETTLED if agreed else ExecutionState.DIFFERED, now)
+                if not agreed and state in (TaskState.SETTLED, TaskState.DISPUTED):
+                    execution.why = "its result differs"
+                    self._tell(step, job, "dispute", task, execution.worker, "its result differs from the others")
+            elif execution.state < ExecutionState.OPENED:
+                self._move(job, task, execution, ExecutionState.LOST, now)
+                execution.why = "the task ended before"
+        for timers in (job.waiting, job.again):
+            timers.drop(task.index)
+        job.firm_since.pop(task.index, None)
+
     def _close(self, job: Job, step: Step, now: Now) -> None:
-        states = {task.state for task in job.tasks}
-        if not states <= TERMINAL_TASKS:
+        if job.unfinished:
             return
+        states = {task.state for task in job.tasks}
         self._author.append(step, Close(job.offer_id, job.seed), now)
         if job.cancelled:
             job.move(JobState.CANCELLED)
@@ -387,95 +533,56 @@ class Owner:
         self._tell(step, job, "close", None, self._author.feed, job.state.name.lower())
 
     # --- small steps -----------------------------------------------------------------------------------------------
-    def _candidates(self, job: Job, task: Task, load: dict[bytes, int], now: Now) -> dict[bytes, int]:
-        """Feeds that may be drawn for `task`, weighted by the slots they lend. A node gets a task once at most."""
-        tried = {execution.worker for execution in task.executions}
-        return {
-            feed: claimed.claim.slots
-            for feed, claimed in self.book.valid_claims(job, now).items()
-            if feed not in tried and claimed.claim.slots > load.get(feed, 0)
-        }
-
-    def _independent(self, task: Task, drawn: Iterable[bytes], count: int) -> list[bytes]:
-        """The first `count` drawn feeds no two of which, nor any live executor, answer to one operator."""
-        taken: set[bytes] = set()
-        for execution in task.executions:
-            if execution.state != ExecutionState.LOST:
-                taken |= self._operators_of(task, execution.worker)
-        chosen: list[bytes] = []
-        for feed in drawn:
-            if len(chosen) < count and taken.isdisjoint(names := self._operators_of(task, feed)):
-                chosen.append(feed)
-                taken |= names
-        return chosen
-
-    def _operators_of(self, task: Task, feed: bytes) -> frozenset[bytes]:
-        return self._operators(SealedCommit(b"", feed, task.index, task.round, b"")) | {feed}
+    def _attempt(
+        self, offer: bytes, index: int, worker: bytes, round_: int
+    ) -> tuple[Job | None, Task | None, Execution | None]:
+        """What news about an attempt is about; its execution is None when this owner knows of none."""
+        found = self.book.task(offer, index)
+        return (*found, found[1].execution_of(worker, round_)) if found else (None, None, None)
 
     def _case(self, job: Job) -> Case:
         return Case(self._author.netid, job.offer_id, job.offer, self._author.feed, self._operators)
 
-    def _confirmed(self, job: Job, task: Task, execution: Execution, step: Step) -> None:
+    def _move(self, job: Job, task: Task, execution: Execution, state: ExecutionState, now: Now) -> None:
+        self.book.move(job, task, execution, state, self._lease_ms, now)
+
+    def _confirmed(self, job: Job, task: Task, execution: Execution, step: Step, now: Now) -> None:
         if execution.state == ExecutionState.ASSIGNED:
-            execution.move(ExecutionState.RUNNING)
+            self._move(job, task, execution, ExecutionState.RUNNING, now)
             self._tell(step, job, "run", task, execution.worker, f"round {execution.round}")
 
-    def _lose(self, job: Job, task: Task, execution: Execution, why: str, step: Step) -> None:
-        execution.move(ExecutionState.LOST)
+    def _lose(self, job: Job, task: Task, execution: Execution, why: str, step: Step, now: Now) -> None:
+        self._move(job, task, execution, ExecutionState.LOST, now)
         execution.why = why
         self._tell(step, job, "lost", task, execution.worker, why)
-        if task.state == TaskState.RUNNING and _vacancies(job, task) > 0:
+        if task.state == TaskState.RUNNING and job.vacancies(task) > 0:
             task.move(TaskState.WAITING)
 
-    def _end_executions(self, job: Job, task: Task, step: Step) -> None:
-        for execution in task.executions:
-            if execution.state != ExecutionState.OPENED:
-                continue
-            agreed = task.state == TaskState.SETTLED and execution.opening and execution.opening.root == task.root
-            execution.move(ExecutionState.SETTLED if agreed else ExecutionState.DIFFERED)
-            if not agreed and task.state in (TaskState.SETTLED, TaskState.DISPUTED):
-                execution.why = "its result differs"
-                self._tell(step, job, "dispute", task, execution.worker, "its result differs from the others")
+    def _reopen(self, job: Job, task: Task) -> None:
+        """The executions that agreed do not all stand any more: look for agreement among the others."""
+        task.move(TaskState.RUNNING)
+        task.root, task.exit_code, task.fetching, task.fetch_tries = None, None, False, 0
+        job.firm_since.pop(task.index, None)
+        job.again.drop(task.index)
+        job.touch(task)
 
-    def _agreed_task(self, news: OutputsHeld | OutputsMissing) -> Task | None:
-        job = self.book.jobs.get(news.offer)
-        task = job.tasks[news.task] if job and news.task < len(job.tasks) else None
-        return task if task and task.state == TaskState.AGREED and task.root == news.root else None
+    def _agreed_task(self, news: OutputsHeld | OutputsMissing) -> tuple[Job, Task] | None:
+        found = self.book.task(news.offer, news.task)
+        return found if found and found[1].state == TaskState.AGREED and found[1].root == news.root else None
 
     def _tell(self, step: Step, job: Job, walk: str, task: Task | None, feed: bytes, text: str) -> None:
         self.book.tell(step, job, walk, task, feed, text)
 
 
-def _executions(job: Job) -> Iterator[tuple[Task, Execution]]:
-    for task in job.tasks:
-        for execution in task.executions:
-            yield task, execution
+def _spread(job: Job) -> Spread:
+    blobs = (job.offer.descriptor, *(item.sha256 for item in job.resolved.inputs))
+    return Spread(job.offer_id, tuple(dict.fromkeys(blobs)))
 
 
-def _vacancies(job: Job, task: Task) -> int:
-    """Executors the current round of `task` still lacks; a sealed round lacks none."""
-    if task.state not in (TaskState.WAITING, TaskState.RUNNING) or task.sealed >= task.round:
-        return 0
-    live = sum(1 for e in task.executions if e.round == task.round and e.state != ExecutionState.LOST)
-    return max(0, (job.offer.replicas if task.round == 0 else 1) - live)
+def _is_exhausted(job: Job, task: Task) -> bool:
+    vacancies = job.vacancies(task)
+    return vacancies > 0 and len(task.executions) + vacancies > EXECUTIONS_MAX
 
 
-def _sealed(task: Task, execution: Execution) -> SealedCommit:
-    assert execution.commit is not None
-    assert execution.digest is not None
-    return SealedCommit(execution.commit, execution.worker, task.index, execution.round, execution.digest)
-
-
-def _opened(task: Task) -> dict[bytes, tuple[SealedCommit, OpeningNote]]:
-    """Every opened execution of a task by commit id, in that order."""
-    found = {
-        execution.commit: (_sealed(task, execution), execution.opening)
-        for execution in task.executions
-        if execution.state == ExecutionState.OPENED and execution.commit and execution.opening
-    }
-    return dict(sorted(found.items()))
-
-
-def _in_groups(tasks: list[int]) -> list[tuple[int, ...]]:
-    """Task indexes in groups that fit one assignment."""
-    return [tuple(tasks[start : start + ENTRIES_MAX]) for start in range(0, len(tasks), ENTRIES_MAX)]
+def _exhausted(task: Task) -> End:
+    return task, Verdict.UNSERVED, f"{len(task.executions)} attempts came to nothing"

@@ -40,7 +40,7 @@ class ExecutionState(IntEnum):
     OPENED = 4
     SETTLED = 5  # agreed, and paid what the settlement says
     DIFFERED = 6  # opened another root than the agreed one, or the task found none
-    LOST = 7  # lease ran out, handed back, or never opened
+    LOST = 7  # lease ran out, handed back, never opened, or not needed any more
 
 
 class DutyState(IntEnum):
@@ -63,11 +63,13 @@ JOB_STEPS: dict[JobState, frozenset[JobState]] = {
 }
 
 TASK_STEPS: dict[TaskState, frozenset[TaskState]] = {
-    TaskState.WAITING: frozenset({TaskState.RUNNING, TaskState.DISPUTED, TaskState.FAILED, TaskState.CANCELLED}),
+    # straight to AGREED: an opening that came late completes a quorum before the next round has its executors
+    TaskState.WAITING: frozenset({TaskState.RUNNING, TaskState.AGREED, TaskState.FAILED, TaskState.CANCELLED}),
     TaskState.RUNNING: frozenset(
         {TaskState.WAITING, TaskState.AGREED, TaskState.DISPUTED, TaskState.FAILED, TaskState.CANCELLED}
     ),
-    TaskState.AGREED: frozenset({TaskState.SETTLED, TaskState.FAILED, TaskState.WAITING, TaskState.CANCELLED}),
+    # back to RUNNING: the bytes could not be had, or an executor's feed forked
+    TaskState.AGREED: frozenset({TaskState.SETTLED, TaskState.FAILED, TaskState.RUNNING, TaskState.CANCELLED}),
     TaskState.SETTLED: frozenset(),
     TaskState.DISPUTED: frozenset(),
     TaskState.FAILED: frozenset(),
@@ -77,12 +79,12 @@ TASK_STEPS: dict[TaskState, frozenset[TaskState]] = {
 EXECUTION_STEPS: dict[ExecutionState, frozenset[ExecutionState]] = {
     ExecutionState.ASSIGNED: frozenset({ExecutionState.RUNNING, ExecutionState.COMMITTED, ExecutionState.LOST}),
     ExecutionState.RUNNING: frozenset({ExecutionState.COMMITTED, ExecutionState.LOST}),
-    ExecutionState.COMMITTED: frozenset({ExecutionState.SEALED}),
+    ExecutionState.COMMITTED: frozenset({ExecutionState.SEALED, ExecutionState.LOST}),
     ExecutionState.SEALED: frozenset({ExecutionState.OPENED, ExecutionState.LOST}),
     ExecutionState.OPENED: frozenset({ExecutionState.SETTLED, ExecutionState.DIFFERED, ExecutionState.LOST}),
     ExecutionState.SETTLED: frozenset(),
     ExecutionState.DIFFERED: frozenset(),
-    ExecutionState.LOST: frozenset(),
+    ExecutionState.LOST: frozenset({ExecutionState.OPENED}),  # a sealed commit may be opened until the task ends
 }
 
 DUTY_STEPS: dict[DutyState, frozenset[DutyState]] = {

@@ -67,6 +67,13 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
+class Forked:
+    """There is proof that a feed contradicted itself; told once per fork, and again after a restart."""
+
+    feed: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class AcksDue:
     """This node is a witness and these heads are safe on its disk."""
 
@@ -193,9 +200,9 @@ class CapacityChanged:
 
 
 News: TypeAlias = (
-    Resumed | Woke | Published | Cancelled | Heard | AcksDue | DescriptorHeld | ClaimHeard | AssignmentHeard
-    | RenewalHeard | OpeningsHeard | GaveUp | Progressed | RunEnded | RunBroke | OutputsHeld | OutputsMissing
-    | Answered | PeerCame | CapacityChanged
+    Resumed | Woke | Published | Cancelled | Heard | Forked | AcksDue | DescriptorHeld | ClaimHeard
+    | AssignmentHeard | RenewalHeard | OpeningsHeard | GaveUp | Progressed | RunEnded | RunBroke | OutputsHeld
+    | OutputsMissing | Answered | PeerCame | CapacityChanged
 )  # fmt: skip
 
 
@@ -284,6 +291,7 @@ class Spread:
     """Ask peers to keep the blobs of an own offer, so that it can go on without this node's disk."""
 
     offer: bytes
+    blobs: tuple[bytes, ...]
 
 
 Effect: TypeAlias = (

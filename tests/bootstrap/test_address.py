@@ -1,7 +1,7 @@
 """Addresses: the few forms this network dials."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootstrap.address import parse_address
@@ -37,6 +37,16 @@ def test_an_address_reads_back(transport: str) -> None:
         f"/ip4/192.0.2.1/udp/4001/p2p/{PEER}",
         f"/ip4/192.0.2.999/tcp/4001/p2p/{PEER}",
         f"/ip6/zz/tcp/4001/p2p/{PEER}",
+        f"/ip6/fe80::1%eth0/tcp/4001/p2p/{PEER}",
+        f"/ip6/fe80::1%\x1b[31m/tcp/4001/p2p/{PEER}",
+        f"/ip4/192.0.2.1/tcp/4001/p2p/{PEER} ",
+        f"/ip4/192.0.2.1/tcp/4001/p2p/{PEER}\n",
+        f"/ip4/192.0.2.1/tcp/4001\n/p2p/{PEER}",
+        f"/ip4/192.0.2.01/tcp/4001/p2p/{PEER}",
+        f"/ip4/192.0.2.1/tcp/04001/p2p/{PEER}",
+        f"/dns4/{'a' * 64}.example/tcp/4001/p2p/{PEER}",
+        "/ip4/192.0.2.1/tcp/4001/p2p/" + "1" * 1_000_000,
+        "/" * 1_000_000,
         f"/dns4/bad host/tcp/4001/p2p/{PEER}",
         f"/dns4/-bad/tcp/4001/p2p/{PEER}",
         f"/unix/x/tcp/4001/p2p/{PEER}",
@@ -49,6 +59,7 @@ def test_rubbish_is_refused(text: str) -> None:
         parse_address(text)
 
 
+@settings(derandomize=True)
 @given(st.text(max_size=80))
 def test_no_text_crashes_it(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):

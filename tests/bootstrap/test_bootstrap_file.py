@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootstrap.address import parse_address
@@ -68,6 +68,29 @@ def test_a_change_is_a_fault_that_names_its_place(change: dict[str, Any], path: 
     assert path in faults_of(made().document() | change)
 
 
+def test_a_hostile_key_is_shown_without_its_escape_sequences() -> None:
+    with pytest.raises(DescriptorFaults) as caught:
+        parse_bootstrap(made().document() | {"\x1b[2J" + "x" * 10_000: "\x1b[31m"})
+    assert all(line.isprintable() and len(line) < 400 for line in caught.value.why.splitlines())
+
+
+@pytest.mark.parametrize("raw", [b"\xff\xfe{", b"\x00" * 100, b"\xef\xbb\xbf[", b'{"a": NaN}', b"9" * 5000])
+def test_bytes_that_are_no_text_are_a_fault(raw: bytes) -> None:
+    with pytest.raises(DescriptorFaults):
+        read_bootstrap(raw)
+
+
+def test_any_changed_byte_of_the_signed_part_is_noticed() -> None:
+    text = made().text().encode()
+    for at in range(0, len(text), 7):
+        changed = text[:at] + bytes([text[at] ^ 0x01]) + text[at + 1 :]
+        try:
+            found = read_bootstrap(changed)
+        except DescriptorFaults:
+            continue
+        assert found == made(), f"byte {at} changed what the file means, unnoticed"
+
+
 def test_all_faults_are_told_at_once() -> None:
     document = made().document() | {"netid": "00", "network": "x", "peers": ["a", "b"], "extra": 1}
     assert {"netid", "network", "peers[0]", "peers[1]", "extra"} <= faults_of(document)
@@ -79,6 +102,7 @@ def test_what_is_no_bootstrap_file_is_a_fault(text: str) -> None:
         read_bootstrap(text)
 
 
+@settings(derandomize=True)
 @given(
     st.recursive(st.none() | st.booleans() | st.text("ab/\x00", max_size=4), lambda inner: st.lists(inner, max_size=3))
 )

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from bootstrap.peerbook import PeerBook, read_book, write_book
+from bootstrap.peerbook import PEERS_MAX, PeerBook, read_book, write_book
 from nexapod.identity import Key
 from nexapod.limits import ADDRESSES_MAX
 
@@ -54,6 +54,44 @@ def test_a_full_book_loses_who_failed_most_then_who_is_longest_silent_and_never_
     assert set(book.peers) == {KEYS[0], KEYS[4], KEYS[5]}
     book.learn(KEYS[1], [address(1)], pinned=True)
     assert len(book.peers) == 3, "a book full of pinned peers takes no more"
+
+
+def test_a_flood_of_invented_peers_drives_out_none_that_ever_answered() -> None:
+    """Also while this node is cut off, when everybody it knows seems to fail: the eclipse would begin here."""
+    book = PeerBook(peers_max=4)
+    for n in range(3):
+        book.learn(KEYS[n], [address(n)])
+        book.succeeded(KEYS[n], address(n), now_ms=1 + n)
+        for _ in range(50):
+            book.failed(KEYS[n])
+    for number in range(500):
+        book.learn(number.to_bytes(32, "big"), [address(5)])
+    assert len(book.peers) == 4
+    assert set(KEYS[:3]) <= set(book.peers)
+
+
+def test_what_nobody_could_dial_is_not_written_down(tmp_path: Path) -> None:
+    """A peer may say anything; one odd address must not cost the good one beside it."""
+    book = PeerBook()
+    odd = ["/ip4/0.0.0.0/tcp/1", "/unix/x", "\x1b[31m", "", "/ip4/192.0.2.1/udp/1/quic-v1", "/ip6/fe80::1%eth0/tcp/1"]
+    book.learn(KEYS[0], [*odd, address(1)])
+    book.learn(KEYS[1], odd)
+    book.learn(KEYS[2], (address(n) for n in iter(int, 1)))  # without end
+    assert set(book.peers) == {KEYS[0], KEYS[2]}
+    assert book.peers[KEYS[0]].addresses == (address(1),)
+    write_book(tmp_path / "peers.json", book)
+    assert read_book(tmp_path / "peers.json") == book
+
+
+def test_the_fullest_book_reads_back(tmp_path: Path) -> None:
+    book = PeerBook()
+    long = [f"/dns4/{n}{'.'.join(['a' * 60] * 3)}/tcp/65535" for n in range(ADDRESSES_MAX)]
+    for number in range(2 * PEERS_MAX):
+        book.learn(Key.from_seed(number.to_bytes(32, "big")).public, long, pinned=number % 2 == 0)
+    assert len(book.peers) == PEERS_MAX
+    write_book(tmp_path / "peers.json", book)
+    assert read_book(tmp_path / "peers.json") == book
+    assert [path.name for path in tmp_path.iterdir()] == ["peers.json"]
 
 
 def test_damage_on_disk_costs_only_what_is_damaged(tmp_path: Path) -> None:

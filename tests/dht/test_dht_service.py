@@ -12,7 +12,7 @@ from libp2p.peer.id import ID
 from daemon.host import Mesh, open_host
 from dht import advert as adverts
 from dht import service
-from dht.kad import Table
+from dht.kad import PROVIDERS_MAX, Table, shared_out
 from dht.service import Directory
 from nexapod.errors import Unavailable
 from nexapod.events import sign_note
@@ -23,6 +23,7 @@ from nexapod.messages import Advert, Gpu, Profile
 LOOPBACK = ["/ip4/127.0.0.1/tcp/0"]
 PATIENCE_S = 30
 NETID = b"\7" * 32
+RAW_ID = bytes.fromhex("002408011220")  # what stands before an Ed25519 key in the bytes of a PeerId
 NVIDIA = (Gpu("nvidia", "H200", 2**37),)
 T = TypeVar("T")
 
@@ -142,6 +143,56 @@ async def test_hostile_records_are_stored_nowhere() -> None:
         raw = await victim.directory.advert_of(node.key.public)
         assert raw is not None
         assert opened(raw).key == node.key.public
+
+
+async def test_an_old_record_answered_by_a_liar_replaces_no_newer_copy() -> None:
+    victim, absent = Node(1), Node(2)
+    old, new = absent.advert(), absent.advert()
+    tables: list[Table] = []
+
+    def lawless(host: Any) -> Any:
+        tables.append(Table(host, "nexapod", lambda key, value: None, lambda values: 0))
+        return tables[0].running()
+
+    async with chain(victim) as (mesh,), open_host(bytes([6]) * 32, LOOPBACK, [lawless]) as attacker:
+        with trio.fail_after(PATIENCE_S):
+            await attacker.connect(mesh.key, mesh.addresses())
+        name = adverts.record_key(NETID, absent.key.public).encode()
+        lie, target = tables[0]._dht.value_store, ID.from_base58(peer_id(victim.key.public))
+        assert await lie._store_at_peer(target, name, new)
+        assert not await lie._store_at_peer(target, name, old), "an older record is not taken in place of a newer one"
+        lie.put(name, old)
+        assert victim.directory._table is not None
+        with trio.fail_after(PATIENCE_S):
+            assert await victim.directory._table._dht.value_store._get_from_peer(ID(RAW_ID + attacker.key), name) == old
+            assert await victim.directory.advert_of(absent.key.public) == new
+        assert victim.directory._table._dht.value_store.get(name).value == new
+
+
+def test_a_liar_with_many_providers_crowds_nobody_out() -> None:
+    honest = [b"1", b"2"]
+    invented: list[bytes | None] = [b"x%d" % number for number in range(10 * PROVIDERS_MAX)]
+    shared = shared_out([[], invented, [b"1", None, b"2"], invented[5:]])
+    assert len(shared) == PROVIDERS_MAX
+    assert set(honest) <= set(shared[:9])
+    assert shared_out([]) == shared_out([[None]]) == []
+
+
+async def test_an_own_advert_that_is_not_sound_is_not_the_end_of_the_network() -> None:
+    asked = trio.Event()
+
+    def unsound() -> bytes:
+        asked.set()
+        return b"rubbish"
+
+    broken, friend = Node(1), Node(2)
+    broken.directory = Directory(NETID, unsound)
+    async with chain(broken, friend) as (mesh, _):
+        with trio.fail_after(PATIENCE_S):
+            await asked.wait()
+        raw = await found(lambda: broken.directory.advert_of(friend.key.public))
+        assert opened(raw).name == "n2"
+        assert mesh.restarts == 0
 
 
 async def test_alone_nothing_is_found_and_nothing_raises() -> None:

@@ -89,9 +89,7 @@ class Result(NamedTuple):
         return Opening(self.commit.id, self.nonce, self.numeric_class, self.work, root, amount)
 
     def note(self) -> OpeningNote:
-        return OpeningNote(
-            self.task, self.round, self.commit.id, self.nonce, self.numeric_class, self.work, self.root
-        )
+        return OpeningNote(self.task, self.round, self.commit.id, self.nonce, self.numeric_class, self.work, self.root)
 
 
 def offer_of(**changes: object) -> Offer:

@@ -125,7 +125,8 @@ def test_an_operator_owning_owner_and_worker_earns_nothing() -> None:
     s = scene(RIGHT, RIGHT, RIGHT, independence=Independence.OPERATOR)
     mine = s.results[0].worker.feed
     case = s.case(operators=lambda c: frozenset((mine,)) if c.worker == s.owner.feed else frozenset())
-    assert check_settlement(case, s.sealed, settlement(s.results, RIGHT), 4 * PRICE) == "the owner pays its own execution"
+    fault = check_settlement(case, s.sealed, settlement(s.results, RIGHT), 4 * PRICE)
+    assert fault == "the owner pays its own execution"
 
 
 # --- settlements -----------------------------------------------------------------------------------------------------
