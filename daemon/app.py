@@ -5,9 +5,10 @@ record on disk is what the next start goes on from.
 """
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TypeAlias
 
 import trio
 
@@ -50,19 +51,29 @@ from runtime.service import Runner
 LOOK_S = 20.0  # how often engines are looked at again: one may come or go, an image may have been loaded
 GOSSIP_BATCH = 512  # gossiped events verified and written together
 
+MakeEngines: TypeAlias = Callable[[Home, Config, Node], dict[str, Engine]]
 log = logging.getLogger("nexapod.daemon")
 
 
-async def run(home: Home, config: Config, stopping: trio.Event) -> None:
-    """Run the node of this home until `stopping` is set.
+def engines_of(home: Home, config: Config, node: Node) -> dict[str, Engine]:
+    """What runs tasks on this machine, as the settings say."""
+    if config.engine in ("auto", "docker"):
+        return {"docker": DockerEngine(node=node.feed.hex(), scratch=home.work_dir)}
+    return {}
+
+
+async def run(
+    home: Home, config: Config, stopping: trio.Event, desk: Desk | None = None, engines: MakeEngines = engines_of
+) -> None:
+    """Run the node of this home until `stopping` is set. Whoever hands in the desk sees the node stand.
 
     Raises:
         LocalError: something it cannot work without is missing or broken.
     """
-    desk = Desk(home, config)
+    desk = desk or Desk(home, config)
     async with trio.open_nursery() as root:
         await root.start(serve_local, make_api(desk), home)
-        root.start_soon(_stand_until_stopped, home, config, desk)
+        root.start_soon(_stand_until_stopped, home, config, desk, engines)
         await stopping.wait()
         if desk.parts is not None:
             await _withdraw(desk.parts)
@@ -77,25 +88,22 @@ async def _withdraw(parts: Parts) -> None:
         await parts.neighbours.write_book()
 
 
-async def _stand_until_stopped(home: Home, config: Config, desk: Desk) -> None:
+async def _stand_until_stopped(home: Home, config: Config, desk: Desk, engines: MakeEngines) -> None:
     node = await desk.node()
     assert node.manifest is not None, "a node stands on a network"
     witnesses = witness_feeds(node.manifest)
     async with (
         open_ledger(home.ledger_dir, node.netid, witnesses, node.manifest.threshold) as ledger,
-        _runner(home, config, node) as (runner, lending),
+        _runner(home, config, engines(home, config, node)) as (runner, lending),
     ):
         await _stand(node, ledger, runner, lending, desk, home)
 
 
 @asynccontextmanager
-async def _runner(home: Home, config: Config, node: Node) -> AsyncIterator[tuple[Runner, Lending]]:
+async def _runner(home: Home, config: Config, engines: dict[str, Engine]) -> AsyncIterator[tuple[Runner, Lending]]:
     """The engines of this machine, swept clean of an earlier life, and what they lend."""
     profile = lent(await trio.to_thread.run_sync(probe, home.data), config)
     blobs = await trio.to_thread.run_sync(BlobStore, home.blobs_dir, config.disk_gb * GB)
-    engines: dict[str, Engine] = {}
-    if config.engine in ("auto", "docker"):
-        engines["docker"] = DockerEngine(node=node.feed.hex(), scratch=home.work_dir)
     runner = Runner(engines, blobs, max(1, slots_of(profile, config)))
     lending = Lending(config, profile, await runner.start())
     for info in lending.engines:
@@ -166,7 +174,8 @@ async def _restore_core(node: Node, ledger: Ledger, lending: Lending) -> NodeCor
     head = ledger.replica.heads[node.feed]
     author = Author(node.key, node.netid, node.feed, seq=head.seq, head=head.id)
     capacity = lending.capacity(now().mono_ms / 1000)
-    core = NodeCore(author, capacity, lease_ms=lending.config.lease_ms, operators=ledger.replica.operators)
+    replica, lease_ms = ledger.replica, lending.config.lease_ms
+    core = NodeCore(author, capacity, lease_ms=lease_ms, operators=replica.operators, firm=replica.firm)
     facts: dict[bytes, bytes] = {}
     for prefix in FACT_PREFIXES:
         facts |= await ledger.facts(prefix)

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import libp2p.crypto.serialization as key_serialization
 import libp2p.host.basic_host as basic_host
 import libp2p.kad_dht.kad_dht as kad_dht
 import libp2p.kad_dht.peer_routing as peer_routing
@@ -27,6 +28,7 @@ import libp2p.pubsub.rpc_queue as rpc_queue
 import libp2p.stream_muxer.muxer_multistream as muxer_multistream
 import libp2p.stream_muxer.yamux.yamux as yamux
 import trio
+from libp2p.crypto.keys import KeyType
 from libp2p.exceptions import ParseError
 from libp2p.io.exceptions import MessageTooLarge
 from libp2p.network.connection.exceptions import RawConnError
@@ -86,6 +88,7 @@ _NAMES: tuple[tuple[Any, str, tuple[str, ...] | None], ...] = (
     (provider_store, "MAX_DHT_MESSAGE_SIZE", None),
     (provider_store.ProviderStore, "add_provider", ("self", "key", "provider")),
     (provider_store.ProviderStore, "_get_providers_from_peer_with_closers", ("self", "peer_id", "key")),
+    (key_serialization, "key_type_to_public_key_deserializer", None),
 )
 
 
@@ -110,6 +113,7 @@ def install() -> None:
     _widen_queues()
     _lighten_pubsub()
     _bound_dht()
+    _know_one_kind_of_key()
     swarm._HAPPY_EYEBALLS_DELAY = DIAL_HEAD_START_S
 
 
@@ -439,3 +443,10 @@ def _bound_dht() -> None:
             add(self, key, provider)
 
     provider_store.ProviderStore.add_provider = add_provider
+
+
+def _know_one_kind_of_key() -> None:
+    """Stops RSA keys of any size, whose signatures take 30 ms each to check: every peer of ours has an Ed25519 key."""
+    readers = key_serialization.key_type_to_public_key_deserializer
+    for kind in [kind for kind in readers if kind != KeyType.Ed25519.value]:
+        del readers[kind]

@@ -325,6 +325,7 @@ class Mesh:
         rides = [rider(life.host) for rider in self._riders]
         try:
             async with AsyncExitStack() as stack:
+                _refuse_taken(self._listen)
                 await stack.enter_async_context(life.host.run(self._listen))
                 self._listen = [_bound(life, wanted) for wanted in self._listen]
                 for ride in rides:
@@ -502,6 +503,27 @@ def _bound(life: _Life, wanted: Any) -> Any:
     if not found:
         raise LocalError(f"cannot listen on {wanted}", "in use, or not an address of this machine", "choose another")
     return found[0]
+
+
+def _refuse_taken(listen: Sequence[Any]) -> None:
+    """The library shares a port with every process of the same user that shares it too: two nodes would split the
+    connections that come in, and neither would say a word.
+
+    Raises:
+        LocalError: somebody listens there already.
+    """
+    for address in listen:
+        family, host, _, port = str(address).split("/")[1:5]
+        if family not in ("ip4", "ip6"):
+            continue
+        with socket.socket(socket.AF_INET6 if family == "ip6" else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not what an ended node left behind
+            if family == "ip6":
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                probe.bind((host, int(port)))
+            except OSError as error:
+                raise LocalError(f"cannot listen on {address}", error.strerror or "", "choose another") from None
 
 
 def _interface_addresses() -> list[str]:

@@ -95,12 +95,8 @@ class Neighbours:
         Raises:
             PeerError: not sound, or not that peer's.
         """
-        advert = self._nodes.learn_advert(advert_raw)
-        if advert is None:
-            return None
-        if by is not None and advert.key != by:
-            raise PeerError("a peer introduced itself with another's advert", section="streams: hello", cost=10)
-        if advert.key != self._mesh.key and advert.addresses:
+        advert = self._nodes.learn_advert(advert_raw, by)
+        if advert is not None and advert.key != self._mesh.key and advert.addresses:
             self._connections.learn(advert.key, advert.addresses)
             self._book.learn(advert.key, [text.partition("/p2p/")[0] for text in advert.addresses])
             self._book_changed = True
@@ -135,14 +131,15 @@ class Neighbours:
         for _ in range(GREETINGS):
             if key not in self._mesh.connected():
                 return
-            reply = await ask_peer(self._mesh, key, AskHello(self._nodes.netid, self.genesis, self._advert()))
+            hello = AskHello(self._nodes.netid, self.genesis, self._advert())
+            reply = await ask_peer(self._mesh, key, hello, blame=self.blame)
             match reply:
                 case HelloReply(genesis, advert):
                     try:
                         await self._introduce(key, genesis, advert)
+                        return
                     except PeerError as error:
                         await self.blame(key, error)
-                    return
                 case Refused("other-network"):
                     log.info("peer %s belongs to another network", key.hex()[:12])
                     self._connections.forget(key)

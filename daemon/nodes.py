@@ -82,13 +82,15 @@ class Nodes:
         return key
 
     # --- adverts ---------------------------------------------------------------------------------------------------
-    def learn_advert(self, raw: bytes) -> Advert | None:
+    def learn_advert(self, raw: bytes, by: bytes | None = None) -> Advert | None:
         """Keep an advert if it is sound and newer than the one known; returns it when it was news.
 
         Raises:
-            PeerError: not a signed advert of this network.
+            PeerError: not a signed advert of this network, or not the one of `by`.
         """
         advert = open_advert(raw, self.netid)
+        if by is not None and advert.key != by:
+            raise PeerError("a peer introduced itself with another's advert", section="streams: hello", cost=10)
         known = self._adverts.get(advert.key)
         if known is not None and known[0].seq >= advert.seq:
             return None

@@ -43,14 +43,15 @@ def log(
     """
 
     async def look(shelf: _Shelf) -> dict[str, Any]:
-        replica = shelf.ledger.replica
+        replica, wanted = shelf.ledger.replica, documents.wanted_kind(kind)
+        read = documents.to_read(wanted, limit)
         if job is not None:
             events = await shelf.ledger.of_offer(await _offer(shelf, job))
         elif feed is not None:
-            events = await shelf.ledger.log(documents.find_feed(feed, replica, shelf.name_of), after, limit)
+            events = await shelf.ledger.log(documents.find_feed(feed, replica, shelf.name_of), after, read)
         else:
-            events = (await shelf.ledger.newest(limit))[::-1]
-        chosen = documents.chosen(events, documents.wanted_kind(kind))[:limit]
+            events = documents.chosen(await shelf.ledger.newest(read), wanted)[:limit][::-1]
+        chosen = documents.chosen(events, wanted)[:limit]
         return {"events": [documents.event_row(event, replica, shelf.name_of) for event in chosen]}
 
     return _look(home, look)
@@ -139,6 +140,7 @@ async def _offer(shelf: _Shelf, reference: str) -> bytes:
         if (isinstance(event.data, Offer) and event.data.job_id == reference)
         or (len(reference) >= _DIGITS_MIN and event.id.hex().startswith(reference.lower()))
     ]
+    meant = [event_id for event_id in meant if event_id.hex() == reference.lower()] or meant
     if not meant:
         raise LocalError(f"no job is called {reference}", "", "see: nexapod ledger log --kind offer", Exit.NOT_FOUND)
     if len(meant) > 1:

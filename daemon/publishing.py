@@ -97,10 +97,10 @@ class Publisher:
         try:
             digest = await self._runner.image_digest(descriptor.engine, descriptor.image)
         except Unavailable as error:
-            return None, [Fault("image", shown(descriptor.image), str(error), "nexapod doctor")]
+            return None, [Fault("image", shown(descriptor.image), f"{error} (see: nexapod doctor)")]
         if digest is None:
-            reason = "no engine of this node holds this image, so its digest cannot be pinned"
-            return None, [Fault("image", shown(descriptor.image), reason, "docker pull or docker load it here first")]
+            reason = "this node's engine does not hold this image, so its digest cannot be pinned: pull or load it here"
+            return None, [Fault("image", shown(descriptor.image), reason)]
         return digest, []
 
     async def _unmet(self, descriptor: Descriptor, own_key: bytes) -> tuple[Reason, ...]:
@@ -145,5 +145,5 @@ def _find_inputs(descriptor: Descriptor, base: Path) -> tuple[dict[str, Path], l
         try:
             found[source.path] = local_path(base, source.uri)
         except LocalError as error:
-            faults.append(Fault("inputs", shown(source.uri), f"{error.what}: {error.why}", error.next_step))
+            faults.append(Fault("inputs", shown(source.uri), f"{error.why}; {error.next_step}"))
     return found, faults

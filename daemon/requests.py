@@ -15,7 +15,6 @@ from daemon.neighbours import Neighbours
 from daemon.nodes import Nodes
 from daemon.transfer import Transfer
 from ledger.service import Ledger
-from ledger.sync import answer
 from nexapod.encoding import decode, encode
 from nexapod.errors import LocalError, PeerError, Unavailable
 from nexapod.limits import REQUEST_BYTES_MAX
@@ -71,8 +70,7 @@ class Requests:
             case AskPing():
                 return Done()
             case AskFrontier():
-                replica = self._ledger.replica
-                return answer(replica.heads, replica.frontier_root(), ask)
+                return self._ledger.replica.frontier.answer(ask)
             case AskEvents(feed, seq):
                 return await self._ledger.events_page(feed, seq)
         asker = self._nodes.feed_of(key)

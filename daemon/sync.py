@@ -1,11 +1,12 @@
 """The pull path of the ledger: ask each neighbour what it has and fetch what is missing here.
 
-Knows when a round is due and with whom. Must never know what events mean; ledger/sync.py says what to ask for. Gossip
+Knows when a round is due and with whom. Must never know what events mean; the ledger says what to ask for. Gossip
 only makes this faster: with every gossip message lost, all events still arrive within a few rounds.
 """
 
 import logging
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,9 +16,9 @@ from daemon.loop import Loop
 from daemon.neighbours import Neighbours
 from daemon.transfer import ask_peer
 from ledger.service import Ledger
-from ledger.sync import wants
-from nexapod.limits import FRONTIER_PER_PAGE, SYNC_MS
-from nexapod.messages import AskEvents, AskFrontier, EventsReply, FrontierReply
+from nexapod.errors import PeerError
+from nexapod.limits import SYNC_MS
+from nexapod.messages import AskEvents, AskFrontier, EventsReply, FrontierReply, Reply
 
 if TYPE_CHECKING:  # the stubs the type checker reads do not know trio.TaskStatus
     from trio_typing import TaskStatus
@@ -67,12 +68,16 @@ class Sync:
         self.rounds += 1
         replica, news, after = self._ledger.replica, False, b""
         for _ in range(PAGES_MAX):
-            reply = await ask_peer(self._mesh, key, AskFrontier(replica.frontier_root(), after))
+            reply = await self._ask(key, AskFrontier(replica.frontier_root(), after))
             if not isinstance(reply, FrontierReply):
                 return news
-            for ask in wants(replica.heads, reply, replica.forks):
+            if not _in_order(reply, after):
+                breach = PeerError("a page of the frontier is not in order", section="streams: frontier", cost=10)
+                await self._neighbours.blame(key, breach)
+                return news
+            for ask in replica.wants(reply):
                 news |= await self._fetch(key, ask)
-            if not reply.more or not reply.heads or len(reply.heads) > FRONTIER_PER_PAGE:
+            if not reply.more or not reply.heads:
                 return news
             after = reply.heads[-1].feed
         return news
@@ -81,7 +86,7 @@ class Sync:
         """Events of one feed, page by page, until there are no new ones; whether there was any."""
         news = False
         for _ in range(EVENT_PAGES_MAX):
-            reply = await ask_peer(self._mesh, key, ask)
+            reply = await self._ask(key, ask)
             if not isinstance(reply, EventsReply) or not reply.events:
                 return news
             ingested = await self._loop.ingest(reply.events)
@@ -95,3 +100,11 @@ class Sync:
                 return news
             ask = AskEvents(ask.feed, head.seq + 1)
         return news
+
+    async def _ask(self, key: bytes, question: AskFrontier | AskEvents) -> Reply | None:
+        return await ask_peer(self._mesh, key, question, blame=self._neighbours.blame)
+
+
+def _in_order(page: FrontierReply, after: bytes) -> bool:
+    feeds = [after, *(head.feed for head in page.heads)]
+    return all(earlier < later for earlier, later in pairwise(feeds))

@@ -5,7 +5,7 @@ arrives is believed only when its hash is right.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeAlias, cast
 
 import trio
@@ -27,9 +27,8 @@ DISK_THREADS = trio.CapacityLimiter(4)
 
 log = logging.getLogger("nexapod.transfer")
 
-
-# What a result manifest says: exit code and files.
-Contents: TypeAlias = tuple[int, tuple[OutputFile, ...]]
+Contents: TypeAlias = tuple[int, tuple[OutputFile, ...]]  # what a result manifest says: exit code and files
+Charge: TypeAlias = Callable[[bytes, PeerError], Awaitable[None]]  # takes the key of a peer and its breach
 
 
 class Transfer:
@@ -163,12 +162,20 @@ class Transfer:
         return tuple(index for index, sha256 in enumerate(blobs) if self.blobs.has(sha256))
 
 
-async def ask_peer(mesh: Mesh, key: bytes, question: Ask, *, timeout_ms: int = REQUEST_MS) -> Reply | None:
-    """One question to a connected peer; None when it is gone, too slow, or answers rubbish."""
+async def ask_peer(
+    mesh: Mesh, key: bytes, question: Ask, *, timeout_ms: int = REQUEST_MS, blame: Charge | None = None
+) -> Reply | None:
+    """One question to a connected peer; None when it is gone, too slow, or answers rubbish, which `blame` is told."""
+    breach: PeerError | None = None
     with trio.move_on_after(timeout_ms / 1000):
         try:
             raw = await mesh.request(key, encode(question), reply_max=REPLY_BYTES_MAX)
             return cast(Reply, decode(raw, cast(Any, Reply), size_max=REPLY_BYTES_MAX))
-        except (Unavailable, PeerError) as error:
+        except Unavailable as error:
             log.debug("%s to %s: %s", type(question).__name__, key.hex()[:12], error)
+        except PeerError as error:
+            log.debug("%s to %s: %s", type(question).__name__, key.hex()[:12], error)
+            breach = error
+    if breach is not None and blame is not None:
+        await blame(key, breach)
     return None

@@ -204,20 +204,9 @@ def unsupported(descriptor: Descriptor) -> list[Fault]:
     for source in descriptor.sources:
         scheme = source.uri.partition(":")[0]
         if scheme not in SCHEMES_RUN:
-            reason = f"this version does not fetch {scheme}: addresses"
-            faults.append(Fault("inputs", shown(source.uri), reason, "a file beside the descriptor"))
+            reason = f"this version does not fetch {scheme}: addresses; put the file beside the descriptor"
+            faults.append(Fault("inputs", shown(source.uri), reason))
     return faults
-
-
-def refuse_unsupported(descriptor: Descriptor) -> None:
-    """
-    Raises:
-        DescriptorFaults: with exit code 7 and a reason each, when something is unsupported.
-    """
-    faults = unsupported(descriptor)
-    if faults:
-        subject = f"job {descriptor.job_id} asks for what this version cannot do"
-        raise DescriptorFaults(faults, subject=subject, exit_code=Exit.REFUSED)
 
 
 def resolve(descriptor: Descriptor, image_digest: bytes, inputs: Sequence[ResolvedInput]) -> Resolved:

@@ -5,14 +5,13 @@ honest machines could write differently: no times, owners, modes or order of cre
 """
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Annotated
 
 from msgspec import Meta
 
-from nexapod.encoding import Wire, decode, encode
+from nexapod.encoding import Wire, check_text, decode, encode
 from nexapod.errors import PeerError
 from nexapod.hashing import HASH_BYTES, blob_id
 from nexapod.limits import RESULT_BYTES_MAX
@@ -116,10 +115,10 @@ def fault_of_path(path: str) -> str:
         return "is not UTF-8"
     if not 0 < len(raw) <= PATH_BYTES_MAX:
         return f"has not 1 to {PATH_BYTES_MAX} bytes"
-    if not unicodedata.is_normalized("NFC", path):
-        return "is not in Unicode normal form C"
-    if any(unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co") for char in path):
-        return "holds control characters"
+    try:
+        check_text(path)  # by one table of characters: nodes must not disagree about what is a path
+    except ValueError:
+        return "is not plain text in Unicode normal form C"
     if "\\" in path:
         return "holds a backslash"
     parts = path.split("/")

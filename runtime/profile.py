@@ -6,7 +6,7 @@ Knows the shape of a hardware profile and what follows from it. Must never look 
 import msgspec
 
 from nexapod import messages
-from nexapod.limits import NAME_CHARS_MAX
+from nexapod.limits import GPUS_MAX, NAME_CHARS_MAX
 
 _GIB = 1 << 30
 _DATACENTER_VRAM = 40 * _GIB  # more than any consumer card of the same years
@@ -57,8 +57,15 @@ def numeric_class(profile: Profile) -> str:
 
 
 def advertised(profile: Profile) -> messages.Profile:
-    """The profile as an advert carries it."""
-    gpus = tuple(messages.Gpu(gpu.vendor, gpu.name[:NAME_CHARS_MAX], gpu.vram_bytes) for gpu in profile.gpus)
+    """The profile as an advert carries it: the first GPUS_MAX accelerators, names in plain letters."""
+    gpus = tuple(
+        messages.Gpu(gpu.vendor, _plain(gpu.name)[:NAME_CHARS_MAX], gpu.vram_bytes) for gpu in profile.gpus[:GPUS_MAX]
+    )
     return messages.Profile(
         profile.cores, profile.ram_bytes, profile.disk_bytes, profile.flops, numeric_class(profile), gpus
     )
+
+
+def _plain(name: str) -> str:
+    """A driver's name for a card, as adverts may carry it: printable ASCII."""
+    return "".join(char for char in name if char.isascii() and char.isprintable())

@@ -37,7 +37,7 @@ WAIT_S_MAX = 25.0  # a long poll; clients wait 30 s for an answer
 CONNECT_S = 20.0
 FETCH_S = 600.0  # getting one output file from a peer
 CHUNK_BYTES = 256 * 1024
-LOG_LIMIT, LOG_LIMIT_MAX = 100, 10_000
+LOG_LIMIT = 100
 _STATUS = {Exit.USAGE: 400, Exit.NOT_FOUND: 404, Exit.REFUSED: 409}
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -237,15 +237,16 @@ class _Api:
     async def ledger_log(self, request: Request) -> Response:
         parts, query = self._parts(), request.query_params
         kind = ledger_documents.wanted_kind(query.get("kind"))
-        limit = min(_number(request, "limit", LOG_LIMIT), LOG_LIMIT_MAX)
+        limit = min(_number(request, "limit", LOG_LIMIT), ledger_documents.EVENTS_READ_MAX)
+        read = ledger_documents.to_read(kind, limit)
         events: list[Event]
         if "job" in query:
             events = await parts.ledger.of_offer(job_documents.find_job(parts, query["job"]).id)
         elif "feed" in query:
             feed = self._feed(query["feed"])
-            events = await parts.ledger.log(feed, _number(request, "after", -1), limit)
+            events = await parts.ledger.log(feed, _number(request, "after", -1), read)
         else:
-            events = (await parts.ledger.newest(limit))[::-1]
+            events = ledger_documents.chosen(await parts.ledger.newest(read), kind)[:limit][::-1]
         rows = [
             ledger_documents.event_row(event, parts.ledger.replica, parts.name_of)
             for event in ledger_documents.chosen(events, kind)[:limit]

@@ -67,6 +67,8 @@ def find_job(parts: Parts, reference: str) -> Known:
         if job.offer.job_id == reference
         or (len(reference) >= REFERENCE_DIGITS_MIN and job.id.hex().startswith(reference.lower()))
     ]
+    # A stranger may give a job a label that reads like the id of another: a whole id means the job of that id.
+    meant = [job for job in meant if job.id.hex() == reference.lower()] or meant
     if not meant:
         raise LocalError(f"no job is called {reference}", "", "see: nexapod job list", Exit.NOT_FOUND)
     if len(meant) > 1:

@@ -17,6 +17,7 @@ from nexapod.events import Event
 from nexapod.job_faults import nearest
 from nexapod.messages import DATA_OF_KIND, Kind
 
+EVENTS_READ_MAX = 10_000  # events read for one answer
 _DIGITS_MIN = 4  # of a feed id, to mean a feed by
 _SHOWN_MAX = 8
 
@@ -138,12 +139,19 @@ def find_feed(reference: str, replica: Replica, name_of: NameOf) -> bytes:
         for feed in replica.heads
         if (len(reference) >= _DIGITS_MIN and feed.hex().startswith(reference.lower())) or name_of(feed) == reference
     ]
+    # A node may call itself what reads like the id of another: a whole id means the feed of that id.
+    found = [feed for feed in found if feed.hex() == reference.lower()] or found
     if not found:
         raise LocalError(f"no feed is called {reference[:80]}", "", "see: nexapod node list", Exit.NOT_FOUND)
     if len(found) > 1:
         which = "\n".join(feed.hex() for feed in found[:_SHOWN_MAX])
         raise LocalError(f"{reference[:80]} may be one of {len(found)} feeds", which, "give more of it", Exit.USAGE)
     return found[0]
+
+
+def to_read(kind: int | None, limit: int) -> int:
+    """How many events to read so that `limit` of one kind are among them, as far as reason goes."""
+    return limit if kind is None else EVENTS_READ_MAX
 
 
 def chosen(events: Iterable[Event], kind: int | None) -> list[Event]:

@@ -103,6 +103,8 @@ def publish(file: Path, wait: bool, dry_run: bool, timeout_s: float | None) -> N
     answer = submit(here.api, descriptor, file.absolute().parent, dry_run=dry_run)
     if dry_run:
         put_one(here.output, answer, DRY)
+        for lack in answer.get("unmet", []):
+            say(f"  no node known now would run it: {lack.get('detail')}")
         say(f"{file.name} is sound; nothing was published")
         return
     _published(here, answer, wait=wait)
@@ -247,13 +249,14 @@ def read_job(file: Path) -> dict[str, Any]:
     """The document of a job file, checked.
 
     Raises:
-        LocalError: it cannot be read. DescriptorFaults: with every fault, or with everything this version cannot do.
+        LocalError: it cannot be read. DescriptorFaults: with every fault. What cannot be run is for the daemon to say,
+        with all else that is missing.
     """
-    from nexapod.job import parse, refuse_unsupported
+    from nexapod.job import parse
     from nexapod.job_file import read_document
 
     document = read_document(file)
-    refuse_unsupported(parse(document, subject=file.name))
+    parse(document, subject=file.name)
     checked: dict[str, Any] = document
     return checked
 

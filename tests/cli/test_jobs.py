@@ -53,13 +53,6 @@ def test_a_broken_file_is_told_whole_without_a_daemon(nexapod: Run, tmp_path: Pa
         assert told in err
 
 
-def test_what_this_version_cannot_do_is_refused_without_a_daemon(nexapod: Run, tmp_path: Path) -> None:
-    (tmp_path / "job.json").write_text('{"job_id": "fold", "image": "x:1", "priority": 5}')
-    code, _, err = nexapod("publish", "job.json")
-    assert code == Exit.REFUSED
-    assert "priority = 5" in err
-
-
 def test_a_sound_file_without_a_daemon_says_what_to_type(nexapod: Run, job_file: Path, tmp_path: Path) -> None:
     code, out, err = nexapod("--home", str(tmp_path / "n"), "publish", str(job_file))
     assert (code, out) == (Exit.NO_DAEMON, "")

@@ -9,6 +9,7 @@ import pytest
 import trio
 from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.rsa import create_new_key_pair as create_rsa_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.network.stream.exceptions import StreamEOF, StreamError
 from libp2p.peer.id import ID
@@ -266,3 +267,14 @@ async def test_nobody_is_dialled_behind_our_back() -> None:
         with trio.fail_after(PATIENCE_S):
             await library(one).get_network().auto_connector.maybe_connect()
         assert not one.connected()
+
+
+async def test_a_peer_with_another_kind_of_key_is_refused_in_the_handshake() -> None:
+    async with open_host(bytes([1]) * 32, LOOPBACK) as victim:
+        stranger = new_host(key_pair=create_rsa_key_pair(2048))
+        async with stranger.run([Multiaddr(LOOPBACK[0])]):
+            address = Multiaddr(victim.addresses()[0].partition("/p2p/")[0])
+            with trio.fail_after(PATIENCE_S), pytest.raises(Exception):  # noqa: B017, PT011 - whatever it is told
+                await stranger.connect(PeerInfo(library_id(victim), [address]))
+            assert stranger.get_id() not in library(victim).get_network().connections
+        assert victim.restarts == 0

@@ -147,11 +147,13 @@ class Mesh:
     nodes: list[Node] = field(default_factory=list)
 
     def add(self, name: str, *flags: str, program: Sequence[str] = (), network: str | None = None) -> Node:
-        """A node's home: the founder of `network`, or one that joins by the bootstrap file."""
+        """A node's home: the founder of `network`, one of none (""), or one that joins by the bootstrap file."""
         home = find_home(str(self.folder / name), {})
         node = Node(name, home, flags, tuple(program))
         where = f"/ip4/127.0.0.{len(self.nodes) + 1}/tcp/0"
-        how = ("--new-network", network) if network else ("--bootstrap", str(self.bootstrap_file))
+        how: tuple[str, ...] = ("--bootstrap", str(self.bootstrap_file))
+        if network is not None:
+            how = ("--new-network", network) if network else ()
         node.nexapod("init", *how, "--name", name, "--listen", where)
         self.nodes.append(node)
         return node
