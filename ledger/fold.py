@@ -138,6 +138,7 @@ class Fold:
         self._queues: dict[bytes, deque[Event]] = {}  # feeds that wait, with what they wait to do
         self._waiting: dict[bytes, set[bytes]] = {}  # event id -> feeds that wait for it
         self._state_root: bytes | None = None
+        self._frontier_root: bytes | None = None
 
     # --- taking events in ------------------------------------------------------------------------------------------
     def add(self, events: Iterable[Event]) -> list[Event]:
@@ -149,6 +150,7 @@ class Fold:
                 continue
             assert event.seq == seq + 1, f"seq {event.seq} certified after {seq}"
             self.certified[event.feed] = (event.seq, event.id)
+            self._frontier_root = None
             self.events += 1
             queue = self._queues.get(event.feed)
             if queue is not None:
@@ -447,7 +449,7 @@ class Fold:
     def state_root(self) -> bytes:
         """One hash of the whole state; two honest nodes with the same certified events must have the same.
 
-        Kept until the next event: it takes a second for some 100,000 entries.
+        Kept until the next event: it takes a quarter of a second for 100,000 entries.
         """
         if self._state_root is None:
             self._state_root = tagged(Tag.STATE, merkle_root(sorted(self.entries())))
@@ -455,8 +457,10 @@ class Fold:
 
     def frontier_root(self) -> bytes:
         """One hash of which events are certified: the head of every feed."""
-        leaves = [encode((feed, seq, event_id)) for feed, (seq, event_id) in sorted(self.certified.items())]
-        return tagged(Tag.FRONTIER, merkle_root(leaves))
+        if self._frontier_root is None:
+            leaves = [encode((feed, seq, event_id)) for feed, (seq, event_id) in sorted(self.certified.items())]
+            self._frontier_root = tagged(Tag.FRONTIER, merkle_root(leaves))
+        return self._frontier_root
 
     def check_invariants(self) -> None:
         """Assert I1: of each colour, what accounts hold and what is locked is what was minted and not burned."""

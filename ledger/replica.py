@@ -18,8 +18,9 @@ from nexapod.limits import FEEDS_MAX, ORPHANS_MAX
 from nexapod.messages import Ack, AskEvents, Commit, FrontierReply, Offer, Settle, Vouch
 
 _ID_BYTES = 32
-# Envelope bytes kept in memory because they have not taken effect: not certified, or waiting for what they name. When
-# there are more, each feed may keep an equal share of it, so that those who fill it cannot keep the others out.
+# Envelope bytes kept in memory because they have not taken effect: not certified, or waiting for what they name. A feed
+# may hold as much as is left free, so those that fill the room always leave some to the others.
+# Source: Choudhury, Hahne: Dynamic queue length thresholds for shared-memory packet switches, 1998.
 UNFOLDED_BYTES_MAX = 64 * 1024 * 1024
 
 
@@ -107,15 +108,12 @@ class Replica:
     def unwanted(self) -> set[bytes]:
         """Feeds of which nothing more would be taken now."""
         over = {feed for feed in self.forks if self.certificate.awaited(feed) <= self.heads[feed].seq}
-        if self._unfolded_bytes >= UNFOLDED_BYTES_MAX:
-            over |= {feed for feed in self._unfolded if self.crowds(feed, 0, 0)}
-        return over
+        free = UNFOLDED_BYTES_MAX - self._unfolded_bytes
+        return over | {feed for feed, held in self._unfolded.items() if held > free}
 
     def crowds(self, feed: bytes, size: int, total: int) -> bool:
-        """Whether `size` more bytes of `feed`, among `total` more of all feeds, would take more room than is its."""
-        if self._unfolded_bytes + total < UNFOLDED_BYTES_MAX:
-            return False
-        return self._unfolded.get(feed, 0) + size >= UNFOLDED_BYTES_MAX // max(1, len(self._unfolded))
+        """Whether `size` more bytes of `feed`, among `total` more of all feeds, would take more room than is left."""
+        return self._unfolded.get(feed, 0) + size > UNFOLDED_BYTES_MAX - self._unfolded_bytes - total
 
     def firm(self, event_id: bytes) -> bool:
         """Whether a commit, offer or settle has taken effect, so that whoever names it waits for nothing.

@@ -57,10 +57,13 @@ class Ledger:
         Cancellation: before the write nothing has happened; once it began it finishes.
         Raises:
             AssertionError: the events do not extend this node's own feed.
-            LocalError: the disk is full or fails.
+            LocalError: the own feed has forked, or the disk is full or fails.
         """
         async with self._writing:
             plan = await self._in_thread(partial(self.replica.plan, events, bounded=False))
+            if any(event.feed in self.replica.forks for event in events):
+                why = "it was continued in two ways, as after a backup was restored or a key was copied"
+                raise LocalError("this node's own feed has forked", why, "begin anew: nexapod init with another --home")
             assert len(plan.stored) == len(events), f"own events do not extend the own feed: {plan.refusals}"
             return await self._commit(plan, facts)
 

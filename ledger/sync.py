@@ -22,13 +22,11 @@ FORKED = bytes(32)
 class Frontier:
     """The heads of all feeds in id order, with one hash of them that is cheap to keep while heads move."""
 
-    def __init__(self, heads: Mapping[bytes, Head] | None = None) -> None:
+    def __init__(self) -> None:
         self._feeds: list[bytes] = []  # in order
         self._notes: dict[bytes, HeadNote] = {}
         self._leaves: dict[bytes, bytes] = {}  # feed -> leaf hash
         self._levels: list[list[bytes]] | None = None  # of the Merkle tree, leaves first; None: a feed came since
-        for feed, head in (heads or {}).items():
-            self.move(feed, head.seq, head.id)
 
     def move(self, feed: bytes, seq: int, event: bytes) -> None:
         """The chain of `feed` now ends with this event."""
@@ -81,11 +79,6 @@ def _join(level: list[bytes], left: int) -> bytes:
     if left + 1 == len(level):
         return level[left]
     return hashlib.sha256(b"\1" + level[left] + level[left + 1]).digest()
-
-
-def answer(heads: Mapping[bytes, Head], root: bytes, ask: AskFrontier) -> FrontierReply:
-    """As `Frontier.answer`, of heads without forks; builds the frontier anew each time."""
-    return FrontierReply((), False) if ask.root == root else Frontier(heads).page(ask.after)
 
 
 def wants(

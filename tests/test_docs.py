@@ -16,6 +16,7 @@ from types import ModuleType
 import click
 import pytest
 
+from daemon.core.states import WALK
 from nexapod.cli.main import COMMANDS, nexapod
 from nexapod.encoding import encode
 from nexapod.events import make_event, make_genesis
@@ -264,3 +265,12 @@ def test_the_examples_of_the_protocol_are_what_the_code_makes() -> None:
     assert result_root(manifest_of(0, files)).hex() in pages["results"]
     assert encode(AskPing()).hex() in pages["streams"]
     assert encode(Done()).hex() in pages["streams"]
+
+
+def test_the_drawn_walk_is_the_walk_of_the_core() -> None:
+    drawing = text_of(Path("docs/architecture.md")).partition("```mermaid\nsequenceDiagram")[2].partition("```")[0]
+    said = re.findall(r"(?:->>\w+|Note over [\w,]+): (\w+)", drawing)
+    steps = [word for word in said if word in WALK]
+    assert tuple(dict.fromkeys(steps)) == WALK
+    example = text_of(Path("docs/protocol/jobs.md")).partition("## ")[0]
+    assert tuple(dict.fromkeys(re.findall(r"^    (\w+) ", example, re.MULTILINE))) == WALK

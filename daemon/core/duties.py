@@ -107,6 +107,10 @@ class Duties:
         self.days.drop(key)
         self.touch(duty)
 
+    def line_up(self) -> None:
+        """Put those that wait for a slot in the order they were taken on, or restored."""
+        self.ready = {key: duty for key, duty in self._duties.items() if duty.state == DutyState.ASSIGNED}
+
     def get(self, key: ExecutionKey) -> Duty | None:
         return self._duties.get(key)
 

@@ -105,7 +105,7 @@ class NodeCore:
             case DescriptorHeld():
                 self.worker.descriptor_held(news, now)
             case ClaimHeard():
-                self.owner.claim_heard(news, now)
+                self.owner.claim_heard(news, step, now)
             case AssignmentHeard():
                 self.worker.assigned(news, step, now)
             case RenewalHeard():

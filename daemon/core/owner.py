@@ -63,10 +63,10 @@ from nexapod.messages import (
 FETCH_TRIES = 12  # attempts to get agreed outputs, about five minutes, before the executions count as withheld
 FETCH_AGAIN_MS, FETCH_AGAIN_MS_MAX = 1_000, 30_000  # first pause between them, and the longest
 WEIGHT_MAX = 64  # slots that count in the draw: whoever only says it lends thousands gains nothing
-FIRM_AGAIN_MS = 200  # how often it is looked whether commits are firm by now
+FIRM_AGAIN_MS, FIRM_AGAIN_MS_MAX = 200, 30_000  # pause before it is looked again whether commits are firm by now
 FIRM_MS = 600_000  # a commit that is not firm by then, while others of its task are, will never be
 FIRM_MS_MAX = 86_400_000  # nor one that is not by then; until then the witnesses may only be off line
-SCORES_PER_STEP = 10_000  # candidates weighed in one step, some 20 ms; what is left follows in the next
+SCORES_PER_STEP = 4_000  # candidates weighed in one step, some 10 ms; what is left follows in the next
 _VERDICT_STATE = {
     Verdict.FAILED: TaskState.FAILED,
     Verdict.DISPUTED: TaskState.DISPUTED,
@@ -108,7 +108,8 @@ class Owner:
         job = self.book.add(event.id, offer, news.descriptor, news.seed, now)
         step.offer = event.id
         step.effects.append(_spread(job))
-        self._tell(step, job, "offer", None, self._author.feed, f"{offer.tasks} tasks, {offer.replicas} replicas each")
+        many = "1 task" if offer.tasks == 1 else f"{offer.tasks} tasks"
+        self._tell(step, job, "offer", None, self._author.feed, f"{many}, {offer.replicas} replicas each")
 
     def cancelled(self, news: Cancelled, step: Step, now: Now) -> None:
         """Void what is not over yet; `advance` closes the job."""
@@ -125,12 +126,15 @@ class Owner:
         self._void(job, ends, step, now)
         step.reply = Done()
 
-    def claim_heard(self, news: ClaimHeard, now: Now) -> None:
+    def claim_heard(self, news: ClaimHeard, step: Step, now: Now) -> None:
         """Remember who stands ready; `advance` draws among them."""
         claim = news.claim
         job = self.book.open.get(claim.offer) if claim.offer else None
-        if job is not None and claim.feed != self._author.feed and claim.slots:
-            self.book.claimed(job, claim, now)
+        if job is None or claim.feed == self._author.feed or not claim.slots:
+            return
+        if self.book.claimed(job, claim, now):
+            slots = "1 slot" if claim.slots == 1 else f"{claim.slots} slots"
+            self._tell(step, job, "claim", None, claim.feed, f"stands ready with {slots}")
 
     def forked(self, feed: bytes, step: Step, now: Now) -> None:
         """A feed contradicted itself: what is not firm yet of what it said will never be, so nothing may rest on it."""
@@ -275,7 +279,7 @@ class Owner:
     def _wake(self, job: Job, now: Now) -> None:
         assert job.gather_until is not None
         if job.vacant and job.stirred != self.book.stir:
-            self.book.wake(max(job.gather_until, now.mono_ms))
+            self.book.wake(max(job.gather_until, now.mono_ms + 1))
         for timers in (job.leases, job.waiting, job.again, job.put_off):
             self.book.wake(timers.next_at)
 
@@ -474,7 +478,8 @@ class Owner:
         loose = [execution for execution in opened if execution.commit and not self._firm(execution.commit)]
         waited = now.mono_ms - job.firm_since.setdefault(task.index, now.mono_ms)
         if loose and waited < (FIRM_MS if len(loose) < len(opened) else FIRM_MS_MAX):
-            job.again.set(task.index, now.mono_ms + FIRM_AGAIN_MS)
+            pause = min(max(FIRM_AGAIN_MS, waited // 4), FIRM_AGAIN_MS_MAX)
+            job.again.set(task.index, now.mono_ms + pause)
             return False
         del job.firm_since[task.index]
         for execution in loose:

@@ -145,6 +145,7 @@ class Job:
     unfinished: int = 0  # tasks that have not ended
     # What follows is not recorded.
     claims: dict[bytes, HeardClaim] = field(default_factory=dict)  # CLAIMS_PER_OFFER_MAX; later ones are not kept
+    claimants: set[bytes] = field(default_factory=set)  # whose claim the story tells of; CLAIMS_PER_OFFER_MAX, no more
     refusals: dict[bytes, int] = field(default_factory=dict)  # worker -> refusals in a row
     at_most: dict[bytes, int] = field(default_factory=dict)  # worker -> tasks one assignment may have, once it was busy
     progress: dict[Attempt, int] = field(default_factory=dict)  # permille a worker told
@@ -302,16 +303,23 @@ class Book:
         self.stir += 1
 
     # --- claims ----------------------------------------------------------------------------------------------------
-    def claimed(self, job: Job, claim: Claim, now: Now) -> None:
-        """Remember a claim until its validity ends by this node's own clock; it cannot stay for longer than usual."""
+    def claimed(self, job: Job, claim: Claim, now: Now) -> bool:
+        """Remember a claim until its validity ends by this node's own clock; it cannot stay for longer than usual.
+
+        Returns whether it is the first of its node.
+        """
         known = job.claims.get(claim.feed)
         if known is None and len(job.claims) >= CLAIMS_PER_OFFER_MAX:
             self._expire_claims(job, now)
             if len(job.claims) >= CLAIMS_PER_OFFER_MAX:
-                return
+                return False
         if known is None or claim.seq > known.claim.seq:
             job.claims[claim.feed] = HeardClaim(claim, now.mono_ms + min(claim.valid_ms, CLAIM_VALID_MS))
             self.stir += 1
+        if claim.feed in job.claimants or len(job.claimants) >= CLAIMS_PER_OFFER_MAX:
+            return False
+        job.claimants.add(claim.feed)
+        return True
 
     def standing(self, job: Job, now: Now) -> Iterable[Claim]:
         """Claims that still count and whose nodes are not put off."""

@@ -98,6 +98,10 @@ DUTY_STEPS: dict[DutyState, frozenset[DutyState]] = {
 TERMINAL_TASKS = frozenset(state for state, steps in TASK_STEPS.items() if not steps)
 TERMINAL_JOBS = frozenset(state for state, steps in JOB_STEPS.items() if not steps)
 
+# The walk of a job that goes well. The docs draw it, the scenario test expects it, the demo and `nexapod job events`
+# print it, and tests compare all of them with this.
+WALK = ("offer", "claim", "assign", "run", "commit", "seal", "open", "settle", "close")
+
 S = TypeVar("S", JobState, TaskState, ExecutionState, DutyState)
 
 

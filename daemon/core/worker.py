@@ -301,6 +301,7 @@ class Worker:
             self.duties.days.set(duty.key, now.mono_ms + DAY_MS)
             if duty.state == DutyState.RUNNING:
                 self.duties.move(duty, DutyState.ASSIGNED)
+        self.duties.line_up()
 
     def advance(self, step: Step, now: Now) -> None:
         """Commit new results, start what has a slot, and send what is due."""

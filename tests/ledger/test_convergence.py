@@ -92,7 +92,7 @@ class Economy:
                 job_id=f"job-{len(self.offers)}",
                 colour=chance.choice((None, None, None, self.colour())),
                 price=price,
-                lock=chance.choice((price, 4 * price)),
+                lock=chance.choice((price, 4 * price, 4 * price)),
                 quorum=chance.choice((1, 2, 2, 2, 2, 3)),
                 executions_max=chance.choice((2, 4, 4)),
                 tasks=chance.choice((1, 2)),
@@ -109,7 +109,7 @@ class Economy:
         chance = self.chance
         offer, task, round_ = chance.choice(self.offers[-3:]), chance.choice((0, 0, 0, 1)), chance.choice((0, 0, 1))
         for worker in dict.fromkeys((scribe, *chance.choices(self.scribes, k=2))):
-            result = commit(worker, offer, chance.choice((*ROOTS, *ROOTS[:1] * 4)), task=task, round_=round_)
+            result = commit(worker, offer, chance.choice((*ROOTS, *ROOTS[:1] * 6)), task=task, round_=round_)
             self.results.setdefault(offer.id, []).append(result)
 
     def judge(self, scribe: Scribe) -> None:
@@ -127,12 +127,12 @@ class Economy:
         for result in self.results[offer.id]:
             if result.task == task:
                 first.setdefault((result.worker.feed, result.round), result)
-        results = list(first.values())[: chance.choice((terms.executions_max, 16))]
+        results = list(first.values())[: chance.choice((*[terms.executions_max] * 4, 16))]
         if not results:
             return
         if terms.steward is not None and chance.random() < 0.8:
             scribe.write(Steward(offer.id))
-        if (offer.id, task) not in self.sealed and (len(results) > 1 or chance.random() < 0.2):
+        if (offer.id, task) not in self.sealed and (len(results) > 2 or chance.random() < 0.1):
             seal(scribe, offer, results)
             self.sealed[offer.id, task] = results
         elif chance.random() < 0.8:
@@ -140,8 +140,8 @@ class Economy:
         roots = [result.root for result in results]
         root = chance.choice((max(ROOTS, key=roots.count), max(ROOTS, key=roots.count), ROOTS[0]))
         own = [result for result in results if result.worker is not scribe]
-        amount = chance.choice((0, terms.price, terms.price, terms.price, PRICE + 1))
-        named = own if own and chance.random() < 0.3 else results
+        amount = chance.choice((0, PRICE + 1, *[terms.price] * 8))
+        named = own if own and chance.random() < 0.8 else results
         self.settles.append(settle(scribe, offer, settlement(named, root, amount)))
 
     def pay(self, scribe: Scribe) -> None:

@@ -13,6 +13,7 @@ from nexapod.hashing import blob_id
 from nexapod.messages import (
     Burn,
     Close,
+    Commit,
     Independence,
     Lock,
     Pay,
@@ -207,9 +208,9 @@ def test_a_commit_with_two_digests_for_one_execution_is_not_sealed() -> None:
     offer = owner.write(offer_of())
     honest = commit(bob, offer, RIGHT)
     one, two = commit(Scribe("ann"), offer, RIGHT), commit(Scribe("ann"), offer, WRONG)
-    both = ann.write(
-        type(one.commit.data)(offer.id, bytes(32), (*one.commit.data.entries, *two.commit.data.entries))  # type: ignore[union-attr, call-arg]
-    )
+    assert isinstance(one.commit.data, Commit)
+    assert isinstance(two.commit.data, Commit)
+    both = ann.write(Commit(offer.id, bytes(32), one.commit.data.entries + two.commit.data.entries))
     result = one._replace(commit=both)
     seal(owner, offer, [honest, result])
     settle(owner, offer, settlement([honest, result], RIGHT))

@@ -67,6 +67,18 @@ async def test_own_events_that_do_not_follow_are_a_defect(tmp_path: Path) -> Non
         await ledger.record(ann.events, {})
 
 
+async def test_who_has_forked_itself_is_told_so_and_what_to_do(tmp_path: Path) -> None:
+    ann = Scribe("ann")
+    ann.write(REMARK)
+    async with open_ledger(tmp_path / "ledger", NETID) as ledger:
+        await ledger.record(ann.events, {})
+        await ledger.ingest([ann.rewrite(1, OTHER).raw])
+        with pytest.raises(LocalError, match="own feed has forked") as caught:
+            await ledger.record([ann.write(REMARK)], {})
+        assert "nexapod init" in caught.value.next_step
+        await ledger.record((), {b"fact": b"1"})
+
+
 async def test_junk_is_counted_and_returned_and_never_raised(tmp_path: Path) -> None:
     ann, eve = Scribe("ann"), Scribe("eve")
     ann.write(REMARK)

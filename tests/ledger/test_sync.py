@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ledger import sync as sync_module
 from ledger.replica import Replica
-from ledger.sync import FORKED, Frontier, answer, wants
+from ledger.sync import FORKED, Frontier, wants
 from nexapod.encoding import encode
 from nexapod.hashing import Tag, blob_id, merkle_root, tagged
 from nexapod.messages import AskEvents, AskFrontier, Report
@@ -42,8 +42,8 @@ def crowd(count: int) -> list[Scribe]:
 def test_equal_frontiers_have_nothing_to_say() -> None:
     one = node(*crowd(3))
     ask = AskFrontier(one.frontier_root(), b"")
-    assert answer(one.heads, one.frontier_root(), ask).heads == ()
-    assert len(answer(one.heads, one.frontier_root(), AskFrontier(bytes(32), b"")).heads) == 3
+    assert one.frontier.answer(ask).heads == ()
+    assert len(one.frontier.answer(AskFrontier(bytes(32), b"")).heads) == 3
 
 
 def test_pages_cover_every_feed_once() -> None:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from itertools import permutations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ledger.verdict import (
@@ -264,3 +266,73 @@ def test_other_voids_need_no_openings_but_given_ones_must_open() -> None:
     assert check_void(s.case(), s.sealed, paid) == "a void pays"
     rootless = replace(entry, openings=(replace(entry.openings[0], root=None),))
     assert check_void(s.case(), s.sealed, rootless) == "an opening names no root"
+
+
+# --- whatever the executions ------------------------------------------------------------------------------------------
+@st.composite
+def scenes(draw: st.DrawFn) -> Scene:
+    """Any task with one to five executions, perhaps one of them the owner's own."""
+    roots = draw(st.lists(st.sampled_from((RIGHT, RIGHT, WRONG, OTHER)), min_size=1, max_size=5))
+    quorum = draw(st.integers(1, 3))
+    independence = draw(st.sampled_from(tuple(Independence)))
+    own = draw(st.sampled_from((None, None, RIGHT)))
+    return scene(*roots, own=own, quorum=quorum, executions_max=6, independence=independence)
+
+
+def awarded(s: Scene, left: int) -> Settlement | None:
+    noted = {r.commit.id: (s.sealed[r.commit.id], r.note()) for r in s.results}
+    verdict = tally(s.case(), s.opened())
+    return award(s.case(), verdict, noted, left) if isinstance(verdict, Agreed) else None
+
+
+LEFT = st.sampled_from((0, 1, PRICE - 1, PRICE, 3 * PRICE, 6 * PRICE, 2**63 - 1))
+
+
+@given(scenes(), LEFT)
+def test_what_an_honest_owner_awards_is_always_valid(s: Scene, left: int) -> None:
+    entry = awarded(s, left)
+    if entry is not None:
+        assert s.fault(entry, left) is None
+        assert sum(opening.amount for opening in entry.openings) <= left
+
+
+FIELDS: dict[str, st.SearchStrategy[object]] = {
+    "commit": st.just(bytes(32)),
+    "nonce": st.binary(min_size=16, max_size=16),
+    "numeric_class": st.sampled_from(("", "arm64")),
+    "work": st.integers(0, 2**63 - 1),
+    "root": st.sampled_from((None, RIGHT, WRONG, OTHER)),
+    "amount": st.sampled_from((0, 1, PRICE - 1, PRICE, PRICE + 1, 2**63 - 1)),
+}
+
+
+@st.composite
+def changed(draw: st.DrawFn, entry: Settlement) -> Settlement:
+    """The settlement with one field of it, or of one opening, put to another value."""
+    openings = entry.openings
+    match draw(st.sampled_from(("task", "root", "drop", "repeat", "opening", "opening"))):
+        case "task":
+            return replace(entry, task=draw(st.integers(0, 3)))
+        case "root":
+            return replace(entry, root=draw(st.sampled_from((RIGHT, WRONG, OTHER, bytes(32)))))
+        case "drop":
+            at = draw(st.integers(0, len(openings) - 1))
+            return replace(entry, openings=openings[:at] + openings[at + 1 :])
+        case "repeat":
+            at = draw(st.integers(0, len(openings) - 1))
+            return replace(entry, openings=(*openings[: at + 1], *openings[at:]))
+    at, name = draw(st.integers(0, len(openings) - 1)), draw(st.sampled_from(sorted(FIELDS)))
+    other = replace(openings[at], **{name: draw(FIELDS[name])})
+    return replace(entry, openings=(*openings[:at], other, *openings[at + 1 :]))
+
+
+@given(scenes(), LEFT, st.data())
+def test_no_single_change_makes_a_settlement_pay_more(s: Scene, left: int, data: st.DataObject) -> None:
+    entry = awarded(s, left)
+    if entry is None:
+        return
+    false = data.draw(changed(entry))
+    if s.fault(false, left) is None:
+        paid = {opening.commit: opening.amount for opening in entry.openings}
+        assert all(opening.amount <= paid[opening.commit] for opening in false.openings)
+        assert (false.task, false.root) == (entry.task, entry.root)
