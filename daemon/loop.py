@@ -78,13 +78,9 @@ class Loop:
         """Check and store events of other feeds, then tell the core those that concern it, in order."""
         async with self._ingesting:
             ingested = await self._ledger.ingest(raws)
-            for fork in ingested.applied.forks:
-                await self.tell(Forked(fork.feed))
             for event in ingested.applied.stored:
                 if event.feed != self._feed and event.kind in _CONCERN_THE_CORE:
                     await self.tell(Heard(event))
-            for fork in ingested.applied.forks:
-                await self.tell(Forked(fork.feed))
         self._noticed(ingested.applied)
         return ingested
 
@@ -143,16 +139,16 @@ class Loop:
 
     async def _tell_stored(self, nursery: trio.Nursery, perform: Perform) -> None:
         """After a restart: what is stored and concerns open jobs may not have reached the core before."""
-        for feed in self._ledger.replica.forks:
+        for feed in tuple(self._ledger.replica.forks):
             await self._turn([Delivery(Forked(feed))], nursery, perform)
         stored = [event for event in await self._ledger.stored(_CONCERN_THE_CORE) if event.feed != self._feed]
-        over = {event.data.offer for event in stored if isinstance(event.data, Close)}
+        owner = {event.id: event.feed for event in stored if isinstance(event.data, Offer)}
+        closed = [(event.feed, event.data.offer) for event in stored if isinstance(event.data, Close)]
+        over = {offer for feed, offer in closed if owner.get(offer) == feed}  # a stranger's close means nothing
         for event in stored:
             offer = event.id if isinstance(event.data, Offer) else getattr(event.data, "offer", b"")
             if offer not in over:
                 await self._turn([Delivery(Heard(event))], nursery, perform)
-        for feed in tuple(self._ledger.replica.forks):
-            await self._turn([Delivery(Forked(feed))], nursery, perform)
 
     # --- acknowledging ---------------------------------------------------------------------------------------------
     async def _acknowledge(self) -> None:

@@ -106,6 +106,7 @@ class Neighbours:
         """Charge a peer for a breach; hang up on it when it has been enough."""
         if self._blame.add(key, error.cost, trio.current_time()):
             log.warning("peer %s is sent away: %s", key.hex()[:12], error)
+            self._connections.forget(key)  # it may come again; we do not go and get it
             await self._mesh.disconnect(key)
 
     # --- serving ---------------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ class Sync:
             if not isinstance(reply, FrontierReply):
                 return news
             if not _in_order(reply, after):
-                breach = PeerError("a page of the frontier is not in order", section="streams: frontier", cost=10)
+                breach = PeerError("a page of the frontier is not in order", section="streams: questions", cost=10)
                 await self._neighbours.blame(key, breach)
                 return news
             for ask in replica.wants(reply):

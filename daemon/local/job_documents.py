@@ -22,6 +22,10 @@ from nexapod.messages import Close, Commit, Offer, Seal, Settle, Verdict, Void
 REFERENCE_DIGITS_MIN = 4  # of an offer id, to mean a job by
 CANDIDATES_SHOWN = 8
 _STORY_BYTES_MAX = 64 * 1024
+_WAITS = {
+    "waiting": "wait for executors",
+    "agreed": "have a result; they settle once its bytes are here and witnesses have acknowledged the commits",
+}
 _ENDS = {
     Verdict.FAILED: TaskState.FAILED,
     Verdict.DISPUTED: TaskState.DISPUTED,
@@ -301,8 +305,11 @@ async def explain(parts: Parts, job: Known) -> dict[str, Any]:
         node = {"node": advert.feed.hex(), "name": parts.name_of(advert.feed)}
         nodes.append(node | {"able": not found, "reasons": found})
     tasks = [_task_row(job, index) for index in range(job.offer.tasks)]
-    waiting = sum(row["state"] == "waiting" for row in tasks)
-    why = _whys(tasks) + ([f"{waiting} of {len(tasks)} tasks wait for executors"] if waiting else [])
+    why = _whys(tasks)
+    for state, words in _WAITS.items():
+        count = sum(row["state"] == state for row in tasks)
+        if count and not is_over(job):
+            why.append(f"{count} of {len(tasks)} tasks {words}")
     return {"state": state_of(job), "why": why, "nodes": nodes}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import docker
 import pytest
 
+from daemon.core.states import WALK
 from tests.process.mesh import PROGRAMS, Mesh, eventually, publish, shell_job, small_mesh
 
 pytestmark = [pytest.mark.docker, pytest.mark.process]
@@ -41,6 +42,8 @@ def test_results_reach_a_node_that_neither_published_nor_ran_them(mesh: Mesh, tm
         inputs=[{"uri": "file:words.txt"}],
     ))  # fmt: skip
     assert reader.until_over(job)["state"] == "settled"
+    steps = [line["step"] for line in owner.get(f"/v1/jobs/{job}/events")["events"]]
+    assert tuple(dict.fromkeys(steps)) == WALK
     assert [row["state"] for row in reader.executions(job)] == ["settled"] * 4
     reader.nexapod("results", "get", "words", "--output-dir", str(tmp_path / "got"))
     got = {path.relative_to(tmp_path / "got").as_posix(): path.read_text() for path in (tmp_path / "got").rglob("*")
