@@ -29,6 +29,7 @@ from daemon.loop import Loop, now
 from daemon.neighbours import Neighbours
 from daemon.nodes import Nodes
 from daemon.parts import Parts
+from daemon.ports import same_ports
 from daemon.publishing import Publisher
 from daemon.requests import Requests
 from daemon.sync import Sync
@@ -125,7 +126,7 @@ async def _stand(node: Node, ledger: Ledger, runner: Runner, lending: Lending, d
     own = OwnAdvert(node.key, node.netid, node.feed)
     gossip = Gossip(node.netid, drop_all=not config.gossip)
     directory = Directory(node.netid, lambda: own.raw(lending, mesh.addresses(), now(), anew=True))
-    mesh = Mesh(node.key.seed, config.listen, riders=[gossip.ride, directory.ride])
+    mesh = Mesh(node.key.seed, same_ports(config.listen, home.ports_file), riders=[gossip.ride, directory.ride])
     connections = Connections(mesh)
     nodes = Nodes(node.netid, lambda: now().mono_ms)
     neighbours = Neighbours(mesh, connections, nodes, directory, lambda: own.raw(lending, mesh.addresses(), now()))
@@ -158,6 +159,7 @@ async def _stand(node: Node, ledger: Ledger, runner: Runner, lending: Lending, d
 
     async with trio.open_nursery() as nursery:
         await nursery.start(mesh.serve)
+        home.ports_file.write_text("\n".join(mesh.listening()) + "\n")
         await nursery.start(loop.serve, errands.perform)
         await nursery.start(sync.serve)
         await nursery.start(neighbours.serve)
@@ -230,7 +232,9 @@ async def _look_at_engines(parts: Parts, runner: Runner) -> None:
     while True:
         moment = now().mono_ms / 1000
         pause_s = lending.paused_until - moment if lending.is_paused(moment) else LOOK_S
-        await trio.sleep(min(LOOK_S, max(pause_s, 0.0) + 0.01))
+        lending.changed = trio.Event()
+        with trio.move_on_after(min(LOOK_S, max(pause_s, 0.0) + 0.01)):
+            await lending.changed.wait()
         lending.engines = await runner.probe()
         capacity = lending.capacity(now().mono_ms / 1000)
         if capacity != parts.core.worker.capacity:

@@ -145,6 +145,10 @@ class Mesh:
         own = f"/p2p/{peer_id(self.key)}"
         return [f"{address}{own}" for address in map(str, self._expand(self._life.host.get_transport_addrs()))]
 
+    def listening(self) -> list[str]:
+        """The addresses listened on, as wanted, with the ports the system chose."""
+        return [str(address) for address in self._listen]
+
     async def connect(self, key: PeerKey, addresses: Sequence[str]) -> None:
         """Be connected to this peer: dial its addresses one by one under the caller's deadline.
 

@@ -3,8 +3,9 @@
 Knows settings, the measured profile and which engines answer. Must never measure or talk to anybody.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import trio
 from msgspec.structs import replace
 
 from daemon.core.step import Capacity, Now
@@ -42,13 +43,18 @@ def slots_of(profile: Profile, config: Config) -> int:
 
 @dataclass
 class Lending:
-    """What is lent now. `paused`: until when (monotonic seconds; inf: until resumed), 0 when not."""
+    """What is lent now.
+
+    `paused_until` in monotonic seconds; inf: until resumed, 0 when not paused. `changed` is set by whoever changes it,
+    and taken by whoever watches for its end.
+    """
 
     config: Config
     profile: Profile  # what is lent, not what is there
     engines: tuple[EngineInfo, ...] = ()
     paused_until: float = 0.0
     stopping: bool = False
+    changed: trio.Event = field(default_factory=trio.Event)
 
     def ready(self) -> tuple[str, ...]:
         """Names of the engines that can run tasks."""

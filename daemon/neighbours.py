@@ -32,7 +32,7 @@ GREETINGS = 4  # attempts to be introduced to a peer before it is hung up on: it
 GREET_AGAIN_S = 1.0  # first pause between them; doubles
 LOOK_FIRST_S, LOOK_LAST_S = 2.0, 120.0  # pauses between two searches for nodes in the DHT; doubles
 LOOK_S = 30.0  # one search
-BOOK_EVERY_S = 2.0  # how soon a changed peer book is written: a node that dies finds its way back with it
+BOOK_EVERY_S = 0.5  # how soon a changed peer book is written: a node that dies finds its way back with it
 ENGINE = "docker"  # the bucket of the DHT in which nodes that can work are looked for
 
 Heard: TypeAlias = Callable[[bytes], Awaitable[None]]

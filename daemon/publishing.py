@@ -26,7 +26,8 @@ from nexapod.job_faults import DescriptorFaults, Fault, shown
 from nexapod.job_file import local_path
 from runtime.service import Runner
 
-LOOK_S = 3.0  # searching the DHT for nodes before a job is refused because nobody could run it
+LOOK_S = 5.0  # looking for nodes before a job is refused because nobody could run it: this one may have just started
+LOOK_AGAIN_S = 0.5
 SPREAD_S = 10.0  # waiting for peers to hold the blobs; after that the offer stands and spreading goes on
 
 
@@ -104,16 +105,16 @@ class Publisher:
         return digest, []
 
     async def _unmet(self, descriptor: Descriptor, own_key: bytes) -> tuple[Reason, ...]:
-        unmet = self._unmet_by_known(descriptor, own_key)
-        if unmet:
-            with trio.move_on_after(LOOK_S):
+        """What no node meets, by those known now and those the DHT and the neighbours tell of meanwhile."""
+        with trio.move_on_after(LOOK_S):
+            while self._unmet_by_known(descriptor, own_key):
                 for raw in await self._directory.find(labels_for(descriptor.engine, descriptor.needs.ram_bytes)):
                     try:
                         self._neighbours.learn(raw)
                     except PeerError:
                         continue
-            unmet = self._unmet_by_known(descriptor, own_key)
-        return unmet
+                await trio.sleep(LOOK_AGAIN_S)
+        return self._unmet_by_known(descriptor, own_key)
 
     def _unmet_by_known(self, descriptor: Descriptor, own_key: bytes) -> tuple[Reason, ...]:
         # This node's own work would earn nothing and prove nothing, so it does not count.
@@ -146,4 +147,6 @@ def _find_inputs(descriptor: Descriptor, base: Path) -> tuple[dict[str, Path], l
             found[source.path] = local_path(base, source.uri)
         except LocalError as error:
             faults.append(Fault("inputs", shown(source.uri), f"{error.why}; {error.next_step}"))
+        except (OSError, RuntimeError) as error:  # no access, a name that is too long, links in a circle
+            faults.append(Fault("inputs", shown(source.uri), f"cannot be reached: {shown(str(error))}"))
     return found, faults

@@ -49,6 +49,11 @@ class Home:
         return self.data / "peers.json"
 
     @property
+    def ports_file(self) -> Path:
+        """The addresses listened on last time, a line each: peers look for this node there."""
+        return self.data / "listening"
+
+    @property
     def ledger_dir(self) -> Path:
         return self.data / "ledger"
 

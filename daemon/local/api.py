@@ -8,6 +8,7 @@ import functools
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
@@ -48,7 +49,9 @@ def make_api(desk: Desk) -> Starlette:
     """The application that shows and steers the node behind `desk`."""
     api = _Api(desk)
     routes = [Route(path, _guarded(handler), methods=[method]) for method, path, handler in api.routes()]
-    return Starlette(routes=routes, exception_handlers={404: _no_such_path, 405: _no_such_path})
+    application = Starlette(routes=routes, exception_handlers={404: _no_such_path, 405: _no_such_path})
+    application.router.redirect_slashes = False  # every refusal has the one shape
+    return application
 
 
 class _Api:
@@ -244,7 +247,7 @@ class _Api:
             events = await parts.ledger.of_offer(job_documents.find_job(parts, query["job"]).id)
         elif "feed" in query:
             feed = self._feed(query["feed"])
-            events = await parts.ledger.log(feed, _number(request, "after", -1), read)
+            events = await parts.ledger.log(feed, _number(request, "after", -1, least=-1), read)
         else:
             events = ledger_documents.chosen(await parts.ledger.newest(read), kind)[:limit][::-1]
         rows = [
@@ -330,10 +333,11 @@ def _refuse(why: str) -> NoReturn:
 
 async def _body(request: Request, keys: set[str]) -> dict[str, Any]:
     raw = bytearray()
-    async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > BODY_BYTES_MAX:
-            _refuse(f"the body has more than {BODY_BYTES_MAX} bytes")
+    async with aclosing(request.stream()) as chunks:
+        async for chunk in chunks:
+            raw += chunk
+            if len(raw) > BODY_BYTES_MAX:
+                _refuse(f"the body has more than {BODY_BYTES_MAX} bytes")
     try:
         body = json.loads(bytes(raw) or b"{}")
     except (ValueError, RecursionError) as error:
@@ -350,12 +354,13 @@ def _text(body: dict[str, Any], key: str) -> str:
     return value
 
 
-def _number(request: Request, key: str, default: int) -> int:
+def _number(request: Request, key: str, default: int, least: int = 0) -> int:
     text = request.query_params.get(key)
     if text is None:
         return default
-    if not text.isascii() or not text.isdigit() or len(text) > 15:
-        _refuse(f"{key} must be a whole number")
+    digits = text.removeprefix("-")
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 15 or int(text) < least:
+        _refuse(f"{key} must be a whole number, at least {least}")
     return int(text)
 
 

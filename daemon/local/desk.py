@@ -93,6 +93,7 @@ class Desk:
         await self._lending_changed(parts)
 
     async def _lending_changed(self, parts: Parts) -> None:
+        parts.lending.changed.set()
         await parts.loop.tell(CapacityChanged(parts.lending.capacity(now().mono_ms / 1000)))
         parts.directory.advert_changed()
 
