@@ -7,6 +7,7 @@ record on disk is what the next start goes on from.
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
 
@@ -18,6 +19,7 @@ from bootstrap.setup import Node
 from daemon.connections import Connections
 from daemon.core.author import Author
 from daemon.core.node import FACT_PREFIXES, NodeCore
+from daemon.core.states import DutyState
 from daemon.core.step import CapacityChanged, ClaimHeard, DescriptorHeld, PeerCame
 from daemon.errands import Errands
 from daemon.host import Mesh
@@ -29,7 +31,7 @@ from daemon.loop import Loop, now
 from daemon.neighbours import Neighbours
 from daemon.nodes import Nodes
 from daemon.parts import Parts
-from daemon.ports import same_ports
+from daemon.ports import remember_ports, same_ports
 from daemon.publishing import Publisher
 from daemon.requests import Requests
 from daemon.sync import Sync
@@ -52,6 +54,10 @@ from runtime.service import Runner
 LOOK_S = 20.0  # how often engines are looked at again: one may come or go, an image may have been loaded
 GOSSIP_BATCH = 512  # gossiped events verified and written together
 
+DRAIN_LOOK_S = 0.1  # how often it is looked whether the last task is done
+GIVE_BACK_S = 3.0  # telling owners of tasks that are given back; those not told find out when the lease ends
+_OWED = (DutyState.RUNNING, DutyState.COMMITTED, DutyState.SEALED)  # finished within the drain, or given back
+
 MakeEngines: TypeAlias = Callable[[Home, Config, Node], dict[str, Engine]]
 log = logging.getLogger("nexapod.daemon")
 
@@ -63,10 +69,18 @@ def engines_of(home: Home, config: Config, node: Node) -> dict[str, Engine]:
     return {}
 
 
+@dataclass
+class Ending:
+    """How a node is asked to end: `soon` lets running tasks finish, `now` gives them back."""
+
+    soon: trio.Event = field(default_factory=trio.Event)
+    now: trio.Event = field(default_factory=trio.Event)
+
+
 async def run(
-    home: Home, config: Config, stopping: trio.Event, desk: Desk | None = None, engines: MakeEngines = engines_of
+    home: Home, config: Config, ending: Ending, desk: Desk | None = None, engines: MakeEngines = engines_of
 ) -> None:
-    """Run the node of this home until `stopping` is set. Whoever hands in the desk sees the node stand.
+    """Run the node of this home until it is asked to end. Whoever hands in the desk sees the node stand.
 
     Raises:
         LocalError: something it cannot work without is missing or broken.
@@ -75,18 +89,30 @@ async def run(
     async with trio.open_nursery() as root:
         await root.start(serve_local, make_api(desk), home)
         root.start_soon(_stand_until_stopped, home, config, desk, engines)
-        await stopping.wait()
+        await ending.soon.wait()
         if desk.parts is not None:
-            await _withdraw(desk.parts)
+            await _withdraw(desk.parts, ending)
         root.cancel_scope.cancel()
 
 
-async def _withdraw(parts: Parts) -> None:
-    """Promise nothing more, and keep the peer book."""
+async def _withdraw(parts: Parts, ending: Ending) -> None:
+    """Promise nothing more, let tasks finish, give back those that take too long, and keep the peer book."""
     parts.lending.stopping = True
-    with trio.move_on_after(1.0):
+    with trio.move_on_after(parts.lending.config.drain_s):
         await parts.loop.tell(CapacityChanged(parts.lending.capacity(now().mono_ms / 1000)))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_when, ending.now, nursery.cancel_scope)
+            while any(duty.state in _OWED for duty in parts.core.worker.duties.all()):  # noqa: ASYNC110 - once in a life
+                await trio.sleep(DRAIN_LOOK_S)
+            nursery.cancel_scope.cancel()
+    with trio.move_on_after(GIVE_BACK_S):
+        await parts.errands.give_back("this node was stopped by its owner")
         await parts.neighbours.write_book()
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
 
 
 async def _stand_until_stopped(home: Home, config: Config, desk: Desk, engines: MakeEngines) -> None:
@@ -159,7 +185,7 @@ async def _stand(node: Node, ledger: Ledger, runner: Runner, lending: Lending, d
 
     async with trio.open_nursery() as nursery:
         await nursery.start(mesh.serve)
-        home.ports_file.write_text("\n".join(mesh.listening()) + "\n")
+        remember_ports(mesh.listening(), home.ports_file)
         await nursery.start(loop.serve, errands.perform)
         await nursery.start(sync.serve)
         await nursery.start(neighbours.serve)
@@ -208,12 +234,20 @@ async def _listen(gossip: Gossip, parts: Parts) -> None:
                 break
         events = [item.payload for item in heard if item.topic != "claims"]
         if events:
-            ingested = await parts.loop.ingest(events)
-            for error in ingested.refused:
-                log.debug("gossiped event: %s", error)
+            await _hear_events(events, parts)
         for item in heard:
             if item.topic == "claims":
                 await _hear_claim(item.author, item.payload, parts)
+
+
+async def _hear_events(raws: list[bytes], parts: Parts) -> None:
+    try:
+        ingested = await parts.loop.ingest(raws)
+    except Unavailable as error:
+        log.debug("%s", error)
+        return
+    for breach in ingested.refused:
+        log.debug("gossiped event: %s", breach)
 
 
 async def _hear_claim(author: bytes, raw: bytes, parts: Parts) -> None:

@@ -57,6 +57,7 @@ OUTPUTS_S = 1_200.0  # getting all outputs of one task
 SPREAD_TO = 2  # peers asked to keep the blobs of an own offer
 SPREAD_S = 60.0
 RUN_MS_MAX = 30 * 24 * 3_600_000  # a month: beyond, a wait cannot be told from for ever
+GIVE_BACK_LOOK_S = 0.05
 EXECUTIONS_KEPT = 512  # executions of this node remembered for people to look at; the oldest is forgotten
 
 Tell: TypeAlias = Callable[[News], Awaitable[None]]
@@ -89,6 +90,8 @@ class Errands:
     def __init__(self, key: Key, mesh: Mesh, nodes: Nodes, transfer: Transfer, runner: Runner) -> None:
         self._key, self._mesh, self._nodes, self._transfer, self._runner = key, mesh, nodes, transfer, runner
         self._running: dict[ExecutionKey, trio.CancelScope] = {}
+        self._leaving = ""  # why all that runs here is given back; empty while this node stays
+        self._given_back = 0
         self.executions: OrderedDict[ExecutionKey, Execution] = OrderedDict()
         self._spread_offers: dict[bytes, Spreading] = {}  # own offers of this process
         self.core_flops = 0
@@ -114,6 +117,7 @@ class Errands:
                 await self._tell(Answered(effect, await self._ask(owner, AskOpen(offer, openings))))
             case SendGiveUp(owner, ask):
                 await self._tell(Answered(effect, await self._ask(owner, ask)))
+                self._given_back += 1
             case FetchOutputs():
                 await self._fetch_outputs(effect)
             case Run():
@@ -182,7 +186,20 @@ class Errands:
                 del self._running[effect.execution]
                 execution.ended_ms = _wall_ms()
         if scope.cancelled_caught:
-            execution.what = "stopped: its owner needs it no more"
+            execution.what = self._leaving or "stopped: its owner needs it no more"
+            if self._leaving:
+                await self._tell(RunBroke(effect.execution, "stopping", self._leaving))
+
+    async def give_back(self, why: str) -> None:
+        """Stop what runs here and hand it back, so that its owners need not wait for the lease to end.
+
+        Cancellation: safe; whoever was not told finds out later.
+        """
+        self._leaving, waited_for = why, self._given_back + len(self._running)
+        for scope in self._running.values():
+            scope.cancel()
+        while self._given_back < waited_for:  # noqa: ASYNC110 - at the very end, and only for as long as the caller says
+            await trio.sleep(GIVE_BACK_LOOK_S)
 
     async def _run_to_news(self, effect: Run, execution: Execution) -> News:
         _reach(execution, RunState.FETCHING)

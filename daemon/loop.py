@@ -1,7 +1,8 @@
 """The one task that owns the core: take news, record the step, then do what it says.
 
 Knows the order that makes a promise safe: nothing is sent or answered before the record of it is synced to disk. Must
-never decide anything itself.
+never decide anything itself. When the disk refuses a record, the loop halts: from then on this node promises and
+acknowledges nothing, but what it has can still be read. The core is then ahead of its record, so only a restart mends.
 """
 
 import logging
@@ -17,6 +18,7 @@ from daemon.core.step import AcksDue, Effect, Forked, Heard, News, Now, Resumed,
 from ledger.replica import Applied, Fork
 from ledger.service import Ingested, Ledger
 from ledger.witness import due
+from nexapod.errors import LocalError, Unavailable
 from nexapod.events import Event
 from nexapod.messages import Close, Kind, Offer, Reply
 
@@ -39,7 +41,7 @@ class Delivery:
 
     news: News
     done: trio.Event = field(default_factory=trio.Event)
-    step: Step | None = None
+    step: Step | None = None  # None when it is done: this node writes nothing more
 
 
 class Loop:
@@ -49,7 +51,7 @@ class Loop:
         self._core, self._ledger, self._feed, self._witness = core, ledger, feed, witness
         self._send, self._receive = trio.open_memory_channel[Delivery](INBOX)
         self._ingesting = trio.Lock()
-        self._acks_wanted = trio.Event()
+        self.halted: LocalError | None = None  # why this node writes nothing more
         self._grown = trio.Event()
         self._told = trio.Event()
         self.on_own_events: Callable[[Sequence[Event]], None] = _unheard
@@ -61,23 +63,42 @@ class Loop:
         await self._send.send(Delivery(news))
 
     async def ask(self, news: News) -> Step:
-        """Hand news to the core; returns once the record of what followed is synced to disk."""
+        """Hand news to the core; returns once the record of what followed is synced to disk.
+
+        Raises:
+            Unavailable: this node writes nothing more; nothing of it happened.
+        """
         delivery = Delivery(news)
         await self._send.send(delivery)
         await delivery.done.wait()
-        assert delivery.step is not None
+        if delivery.step is None:
+            raise Unavailable(f"this node writes nothing more: {self.halted}")
         return delivery.step
 
     async def reply_to(self, news: News) -> Reply:
-        """As `ask`, for news that a peer waits for."""
+        """As `ask`, for news that a peer waits for.
+
+        Raises:
+            Unavailable: as `ask`.
+        """
         step = await self.ask(news)
         assert step.reply is not None, f"{type(news).__name__} was not answered"
         return step.reply
 
     async def ingest(self, raws: Sequence[bytes]) -> Ingested:
-        """Check and store events of other feeds, then tell the core those that concern it, in order."""
+        """Check and store events of other feeds, then tell the core those that concern it, in order.
+
+        Raises:
+            Unavailable: this node writes nothing more.
+        """
         async with self._ingesting:
-            ingested = await self._ledger.ingest(raws)
+            if self.halted is None:
+                try:
+                    ingested = await self._ledger.ingest(raws)
+                except LocalError as error:
+                    self._halt(error)
+            if self.halted is not None:
+                raise Unavailable(f"this node writes nothing more: {self.halted}")
             for event in ingested.applied.stored:
                 if event.feed != self._feed and event.kind in _CONCERN_THE_CORE:
                     await self.tell(Heard(event))
@@ -104,7 +125,7 @@ class Loop:
                 await self._turn(await self._next_batch(), nursery, perform)
 
     async def _next_batch(self) -> list[Delivery]:
-        wake_at = self._core.wake_at
+        wake_at = self._core.wake_at if self.halted is None else None
         batch: list[Delivery] = []
         with trio.move_on_after(max(wake_at - now().mono_ms, 0) / 1000) if wake_at is not None else _whenever():
             batch.append(await self._receive.receive())
@@ -120,12 +141,20 @@ class Loop:
     async def _turn(self, batch: list[Delivery], nursery: trio.Nursery, perform: Perform) -> None:
         events: list[Event] = []
         facts: dict[bytes, bytes | None] = {}
+        if self.halted is not None:
+            _give_up(batch)
+            return
         for delivery in batch:
             delivery.step = self._core.handle(delivery.news, now())
             events += delivery.step.events
             facts |= delivery.step.facts
         if events or facts:
-            self._noticed(await self._ledger.record(events, facts))
+            try:
+                self._noticed(await self._ledger.record(events, facts))
+            except LocalError as error:
+                self._halt(error)
+                _give_up(batch)
+                return
         if events:
             self.on_own_events(events)
         for delivery in batch:
@@ -156,11 +185,16 @@ class Loop:
         while self._witness:
             grown = self._grown
             entries = due(self._ledger.replica, self._feed)
-            if entries:
-                await self.ask(AcksDue(entries))
-            else:
-                await grown.wait()
+            try:
+                await (self.ask(AcksDue(entries)) if entries else grown.wait())
+            except Unavailable:
+                return
             await trio.sleep(ACK_PAUSE_S)
+
+    def _halt(self, error: LocalError) -> None:
+        if self.halted is None:
+            self.halted = error
+            log.critical("this node writes nothing more: %s; next: %s", error, error.next_step)
 
     def _noticed(self, applied: Applied) -> None:
         if applied.forks:
@@ -177,6 +211,13 @@ def now() -> Now:
 
 def _whenever() -> trio.CancelScope:
     return trio.CancelScope()
+
+
+def _give_up(batch: Sequence[Delivery]) -> None:
+    """Let everybody who waits for these know that nothing came of them."""
+    for delivery in batch:
+        delivery.step = None
+        delivery.done.set()
 
 
 def _unheard(happened: object) -> None:

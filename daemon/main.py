@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import trio
@@ -22,6 +22,9 @@ import trio
 from nexapod.config import Config, load_config
 from nexapod.errors import Exit, LocalError
 from nexapod.home import Home, find_home
+
+if TYPE_CHECKING:
+    from daemon.app import Ending
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -32,6 +35,7 @@ from nexapod.home import Home, find_home
 @click.option("--work/--no-work", default=None, help="Whether this node runs tasks of others.")
 @click.option("--slots", type=int, help="Tasks at a time.")
 @click.option("--lease-ms", type=int, help="How long an assignment lives without renewal.")
+@click.option("--drain-s", type=int, help="When asked to stop, how long running tasks may take to finish.")
 @click.option("--gossip/--no-gossip", default=None, help="Off: everything travels by direct exchange only.")
 @click.option("--log-level", help="debug, info, warning or error.")
 def daemon(home: str | None, listen: tuple[str, ...], **flags: Any) -> None:
@@ -60,23 +64,23 @@ def serve(home: Home, flags: dict[str, object]) -> int:
 
 
 async def _serve(home: Home, config: Config) -> None:
-    from daemon.app import run  # takes a second; what can be refused before is refused before
+    from daemon.app import Ending, run  # takes a second; what can be refused before is refused before
 
-    stopping = trio.Event()
+    ending = Ending()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_heed_signals, stopping)
-        await run(home, config, stopping)
+        nursery.start_soon(_heed_signals, ending)
+        await run(home, config, ending)
         nursery.cancel_scope.cancel()
 
 
-async def _heed_signals(stopping: trio.Event) -> None:
-    """The first SIGTERM or SIGINT asks the node to end well, the second ends the process."""
+async def _heed_signals(ending: "Ending") -> None:
+    """The first SIGTERM or SIGINT lets tasks finish, the second gives them back at once, the third ends the process."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
-            if stopping.is_set():
+            if ending.now.is_set():
                 os._exit(Exit.INTERRUPTED)
-            logging.getLogger("nexapod.daemon").info("asked to stop")
-            stopping.set()
+            logging.getLogger("nexapod.daemon").info("asked to stop%s", " at once" if ending.soon.is_set() else "")
+            (ending.now if ending.soon.is_set() else ending.soon).set()
 
 
 @contextmanager

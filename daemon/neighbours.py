@@ -174,7 +174,10 @@ class Neighbours:
         """Write the peer book if it changed."""
         if self._book_changed:
             self._book_changed = False
-            await trio.to_thread.run_sync(partial(write_book, self._book_path, self._book))
+            try:
+                await trio.to_thread.run_sync(partial(write_book, self._book_path, self._book))
+            except OSError as error:  # the book is a cache of hints: without it this node finds its peers more slowly
+                log.warning("the peer book could not be written: %s", error)
 
 
 async def _ignore(key: bytes) -> None:

@@ -6,6 +6,7 @@ elsewhere each time would find nobody, and be found by nobody, when several rest
 
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 _ANY = "/tcp/0"
@@ -24,6 +25,12 @@ def same_ports(wanted: Sequence[str], record: Path) -> list[str]:
         before = [old for old in before if old != again]
         found.append(again)
     return found
+
+
+def remember_ports(listening: Sequence[str], record: Path) -> None:
+    """Keep where this node listens for its next start. A full disk is no reason not to run."""
+    with suppress(OSError):
+        record.write_text("\n".join(listening) + "\n")
 
 
 def _free(address: str) -> bool:

@@ -16,7 +16,7 @@ from daemon.loop import Loop
 from daemon.neighbours import Neighbours
 from daemon.transfer import ask_peer
 from ledger.service import Ledger
-from nexapod.errors import PeerError
+from nexapod.errors import PeerError, Unavailable
 from nexapod.limits import SYNC_MS
 from nexapod.messages import AskEvents, AskFrontier, EventsReply, FrontierReply, Reply
 
@@ -89,9 +89,13 @@ class Sync:
             reply = await self._ask(key, ask)
             if not isinstance(reply, EventsReply) or not reply.events:
                 return news
-            ingested = await self._loop.ingest(reply.events)
-            for error in ingested.refused:
-                await self._neighbours.blame(key, error)
+            try:
+                ingested = await self._loop.ingest(reply.events)
+            except Unavailable as error:
+                log.debug("%s", error)
+                return news
+            for breach in ingested.refused:
+                await self._neighbours.blame(key, breach)
             if ingested.refused or not ingested.applied.stored:
                 return news
             news = True

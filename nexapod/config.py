@@ -3,7 +3,6 @@
 Knows keys, ranges and precedence. Must never know what a setting makes the daemon do.
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any
 from nexapod import disk
 from nexapod.home import Home
 from nexapod.job_faults import DescriptorFaults, Fault, nearest, shown
-from nexapod.job_shapes import REFUSED, Faults, Flag, ListOf, Shape, Text, Whole, refuse
+from nexapod.job_shapes import FAULTS_MAX, REFUSED, Faults, Flag, ListOf, Shape, Text, Whole, refuse
 from nexapod.limits import ADDRESSES_MAX, LEASE_MS, NAME_CHARS_MAX
+from nexapod.toml import load_toml
 
 CONFIG_BYTES_MAX = 64 * 1024
 ADDRESS = Text(
@@ -45,6 +45,7 @@ SETTINGS: dict[str, Setting] = {
     "ram_percent": Setting(Whole(1, 100), 50, "share of the memory lent"),
     "disk_gb": Setting(Whole(1, 1_000_000), 20, "room for inputs and results, in gigabytes"),
     "lease_ms": Setting(Whole(1_000, 3_600_000), LEASE_MS, "how long an assignment lives without renewal"),
+    "drain_s": Setting(Whole(0, 86_400), 20, "when asked to stop, how long running tasks may take to finish, in seconds"),
     "gossip": Setting(Flag(), True, "off: everything travels by direct exchange only, more slowly"),
     "log_level": Setting(Text(16, choices=("debug", "info", "warning", "error")), "info", "how much is logged"),
 }
@@ -63,6 +64,7 @@ class Config:
     ram_percent: int
     disk_gb: int
     lease_ms: int
+    drain_s: int
     gossip: bool
     log_level: str
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -86,7 +88,8 @@ def load_config(home: Home, environ: Mapping[str, str], flags: Mapping[str, obje
         for key, value in layer.items():
             setting = SETTINGS.get(key)
             if setting is None:
-                refuse(faults, key, value, f"is not a setting ({origin})", nearest(key, SETTINGS))
+                meant = nearest(key, SETTINGS) if len(faults) < FAULTS_MAX else ""
+                refuse(faults, key, value, f"is not a setting ({origin})", meant)
                 continue
             checked = setting.shape.check(key, value, faults)
             if checked is not REFUSED:
@@ -122,7 +125,7 @@ def _from_file(path: Path, faults: Faults) -> Mapping[str, object]:
             raw = file.read(CONFIG_BYTES_MAX + 1)
         if len(raw) > CONFIG_BYTES_MAX:
             raise ValueError(f"is larger than {CONFIG_BYTES_MAX} bytes")
-        return tomllib.loads(raw.decode())
+        return load_toml(raw.decode())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import trio
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -34,6 +34,7 @@ from nexapod.messages import Refused
 from nexapod.units import AMOUNT_MAX
 
 BODY_BYTES_MAX = 4 * 1024 * 1024  # a descriptor with its longest texts, several times over
+DRAINED_BYTES_MAX = 16 * BODY_BYTES_MAX  # what is too long is read so far, for the sake of the answer, and thrown away
 WAIT_S_MAX = 25.0  # a long poll; clients wait 30 s for an answer
 CONNECT_S = 20.0
 FETCH_S = 600.0  # getting one output file from a peer
@@ -298,7 +299,11 @@ def _guarded(handler: Handler) -> Handler:
     @functools.wraps(handler)
     async def guarded(request: Request) -> Response:
         try:
+            # An answer to half a question breaks the pipe of a client that is still asking.
+            request.state.body = await _read_body(request) if request.method == "POST" else b""
             return await handler(request)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody hears it
         except LocalError as error:
             return _refusal(error, _STATUS.get(error.exit_code, 500))
         except Unavailable as error:
@@ -331,15 +336,25 @@ def _refuse(why: str) -> NoReturn:
     raise LocalError("the request cannot be understood", why, "see docs/api.md", Exit.USAGE)
 
 
-async def _body(request: Request, keys: set[str]) -> dict[str, Any]:
-    raw = bytearray()
+async def _read_body(request: Request) -> bytes | None:
+    """The whole body, read to its end; None when it is too long."""
+    raw, size = bytearray(), 0
     async with aclosing(request.stream()) as chunks:
         async for chunk in chunks:
-            raw += chunk
-            if len(raw) > BODY_BYTES_MAX:
-                _refuse(f"the body has more than {BODY_BYTES_MAX} bytes")
+            size += len(chunk)
+            if size <= BODY_BYTES_MAX:
+                raw += chunk
+            elif size > DRAINED_BYTES_MAX:
+                break
+    return bytes(raw) if size <= BODY_BYTES_MAX else None
+
+
+async def _body(request: Request, keys: set[str]) -> dict[str, Any]:
+    raw: bytes | None = request.state.body
+    if raw is None:
+        _refuse(f"the body has more than {BODY_BYTES_MAX} bytes")
     try:
-        body = json.loads(bytes(raw) or b"{}")
+        body = json.loads(raw or b"{}")
     except (ValueError, RecursionError) as error:
         _refuse(f"the body is not JSON: {str(error)[:100]}")
     if not isinstance(body, dict) or not body.keys() <= keys:

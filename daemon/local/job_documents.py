@@ -258,12 +258,14 @@ def _public_executions(events: list[Event], offer: bytes) -> list[dict[str, Any]
 
 # --- the story --------------------------------------------------------------------------------------------------------
 async def story(parts: Parts, job: Known, after: int) -> dict[str, Any]:
-    """The lines of a job's story from line `after` on."""
+    """The lines of a job's story from line `after` on. It is over once its last line can be read."""
+    over = is_over(job)
     if job.own is not None:
         prefix = STORY_PREFIX + job.id + b"/"
         facts = await parts.ledger.facts(prefix)
         lines = [decode(raw, StoryRecord, size_max=_STORY_BYTES_MAX) for _, raw in sorted(facts.items())]
         rows = [(line.ms, line.step, line.task - 1 if line.task else None, line.feed, line.text) for line in lines]
+        over = over and any(line.step == "close" for line in lines)
     else:
         rows = [_public_line(event) for event in await parts.ledger.of_offer(job.id)]
     events = [
@@ -271,7 +273,7 @@ async def story(parts: Parts, job: Known, after: int) -> dict[str, Any]:
         for n, (ms, step, task, feed, text) in enumerate(rows)
         if n >= after
     ]
-    return {"events": events, "next": max(after, len(rows)), "state": state_of(job), "over": is_over(job)}
+    return {"events": events, "next": max(after, len(rows)), "state": state_of(job), "over": over}
 
 
 def _public_line(event: Event) -> tuple[int, str, int | None, bytes, str]:

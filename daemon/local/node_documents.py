@@ -25,6 +25,7 @@ def status(parts: Parts, started_s: float) -> dict[str, Any]:
     done = sum(bool(execution.ended_ms) for execution in parts.errands.executions.values())
     why = _why(parts, now_s)
     state = "stopping" if lending.stopping else "paused" if lending.is_paused(now_s) else "running"
+    state = "read-only" if parts.loop.halted is not None else state
     return identity(parts) | {
         "state": state,
         "healthy": not why,
@@ -46,6 +47,8 @@ def status(parts: Parts, started_s: float) -> dict[str, Any]:
 def _why(parts: Parts, now_s: float) -> list[str]:
     """What is not as it should be, each with what to do."""
     found = []
+    if (halted := parts.loop.halted) is not None:
+        found.append(f"it writes nothing more and only lets itself be read: {halted}; {halted.next_step}")
     if not parts.mesh.addresses():
         found.append("the network host is being restarted")
     if not parts.neighbours.introduced():

@@ -154,7 +154,7 @@ class Mesh:
         how: tuple[str, ...] = ("--bootstrap", str(self.bootstrap_file))
         if network is not None:
             how = ("--new-network", network) if network else ()
-        node.nexapod("init", *how, "--name", name, "--listen", where)
+        node.nexapod("init", *how, "--name", home.config.name, "--listen", where)
         self.nodes.append(node)
         return node
 

@@ -80,7 +80,7 @@ def test_a_job_nobody_can_run_is_refused_with_everything_it_lacks(mesh: Mesh, tm
 def test_a_stopped_node_leaves_no_container_and_its_task_goes_to_another(
     mesh: Mesh, tmp_path: Path, engine: docker.APIClient
 ) -> None:
-    owner, workers = small_mesh(mesh, 3, "--lease-ms", "3000")
+    owner, workers = small_mesh(mesh, 3, "--drain-s", "1")
     job = publish(owner, shell_job(tmp_path, LONG))
     leaver = eventually(lambda: next((node for node in workers if node.running()), None), "a worker runs the task")
     feed = leaver.feed()
@@ -88,6 +88,9 @@ def test_a_stopped_node_leaves_no_container_and_its_task_goes_to_another(
     assert leaver.stop() == 0
     assert containers(engine, feed) == []
     rest = [node for node in workers if node is not leaver]
+    given_back = next(row for row in owner.executions(job) if row["node"] == feed)
+    assert given_back["state"] == "lost"  # at once, long before its lease of a minute ends
+    assert "stopped by its owner" in given_back["why"]
     eventually(lambda: all(node.running() for node in rest), "both others run the task")
     owner.nexapod("job", "cancel", job)
     assert owner.until_over(job)["state"] == "cancelled"
@@ -95,6 +98,18 @@ def test_a_stopped_node_leaves_no_container_and_its_task_goes_to_another(
     for node in rest:
         eventually(lambda node=node: not containers(engine, node.feed()), "cancelled containers are gone")
     mesh.until_equal(owner, *rest)
+
+
+def test_a_node_asked_to_stop_finishes_what_it_has_begun(mesh: Mesh, tmp_path: Path) -> None:
+    owner, workers = small_mesh(mesh, 2)
+    job = publish(
+        owner, shell_job(tmp_path, "i=0; while [ $i -lt 20 ]; do sleep 0.1; i=$((i+1)); done; date > /dev/null")
+    )
+    for node in workers:
+        eventually(node.running, f"{node.name} runs the task")
+    assert [node.stop() for node in workers] == [0, 0]
+    assert owner.until_over(job, 5)["state"] == "settled"
+    assert {row["state"] for row in owner.executions(job)} == {"settled"}
 
 
 def test_containers_of_a_killed_node_are_swept_when_it_starts_again(
