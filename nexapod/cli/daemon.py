@@ -110,12 +110,13 @@ def logs(count: int, follow: bool) -> None:
     path = session().home.log_file
     if not path.exists():
         raise LocalError("there is no log yet", f"no file {path}", "start the daemon first", Exit.NOT_FOUND)
-    size = path.stat().st_size
+    now = path.stat()
+    read = (now.st_ino, now.st_size)
     if count > 0 and (text := log_end(path, count)):
         put(text)
     while follow:
         time.sleep(LOOK_S)
-        size = _print_from(path, size)
+        read = _print_from(path, *read)
 
 
 @daemon.command("install")
@@ -185,19 +186,20 @@ def _stop(pid: int) -> None:
         raise LocalError(what, f"pid {pid}", next_step, Exit.TIMED_OUT)
 
 
-def _print_from(path: Path, size: int) -> int:
-    """Print what came after byte `size`; a log that shrank was begun anew. Returns its size now."""
+def _print_from(path: Path, inode: int, size: int) -> tuple[int, int]:
+    """Print what came after byte `size`; another file, or one that shrank, was begun anew. Returns where it is now."""
     try:
         with path.open("rb") as file:
-            now = file.seek(0, os.SEEK_END)
-            file.seek(size if size <= now else 0)
+            now = os.fstat(file.fileno())
+            start = size if inode == now.st_ino and size <= now.st_size else 0
+            file.seek(start)
             fresh = file.read()
     except OSError:  # rotated away a moment ago
-        return 0
+        return 0, 0
     whole = fresh[: fresh.rfind(b"\n") + 1]  # half a line is printed when the rest is there
     if whole:
         put(whole.decode(errors="replace").rstrip("\n"))
-    return (size if size <= now else 0) + len(whole)
+    return now.st_ino, start + len(whole)
 
 
 def _unit_word(word: str) -> str:

@@ -10,12 +10,13 @@ from typing import Any
 
 import click
 
-from nexapod.cli.client import Api, segment
-from nexapod.cli.render import lines, plain, short
+from nexapod.cli.client import Api, rows, segment
+from nexapod.cli.render import plain, short
 from nexapod.cli.story import told
 from nexapod.errors import Exit, LocalError
 
 POLL_S = 20  # how long one question waits for a line; the daemon allows 25
+PAUSE_S = 0.2  # before an answer without a line that came at once is asked for again
 POLL_SHOWN_S = 1  # the same while a line of progress is shown: it tells the time
 ENDS = {
     "settled": Exit.OK,
@@ -29,11 +30,14 @@ def batches(api: Api, job: str, *, after: int = 0, wait_s: int = POLL_S, until: 
     """Answers of the story, one after the other until it is over or the clock (monotonic) passes `until`."""
     while True:
         wait = wait_s if until is None else max(0, min(wait_s, int(until - time.monotonic() + 1)))
+        begun = time.monotonic()
         answer = api.get(f"/v1/jobs/{segment(job)}/events", timeout_s=wait + 30.0, after=after, wait_s=wait)
         after = _number(answer.get("next"), after)
         yield answer
         if answer.get("over") or (until is not None and time.monotonic() >= until):
             return
+        if not answer.get("events") and time.monotonic() - begun < PAUSE_S:
+            time.sleep(PAUSE_S)
 
 
 def wait_for(api: Api, job: str, timeout_s: float | None, nexapod: str = "nexapod") -> str:
@@ -45,7 +49,7 @@ def wait_for(api: Api, job: str, timeout_s: float | None, nexapod: str = "nexapo
     until = None if timeout_s is None else time.monotonic() + timeout_s
     with Progress() as progress:
         for answer in batches(api, job, wait_s=POLL_SHOWN_S if progress.shown else POLL_S, until=until):
-            for line in told(answer.get("events", [])):
+            for line in told(rows(answer, "events")):
                 progress.say(str(line))
             if answer.get("over"):
                 return str(answer.get("state", ""))
@@ -80,15 +84,15 @@ class Progress:
     def say(self, text: str) -> None:
         """A line that stays."""
         self._clear()
-        click.echo(lines(text), err=True)
+        click.echo(plain(text), err=True)
 
     def show(self, text: Callable[[], str]) -> None:
         """Replace the line; `text` is asked only when it will be seen."""
         if self.shown:
             line = f"{plain(text())} · {time.monotonic() - self._began:.0f} s"
             self._clear()
+            self._open = True  # before it is: ^C may come in between, and nothing may be left behind then
             click.echo(line[: _width()], err=True, nl=False)
-            self._open = True
 
     def _clear(self) -> None:
         if self._open:

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from nexapod.cli.client import Api, segment
+from nexapod.cli.client import Api, rows, segment, texts
 from nexapod.cli.follow import POLL_S, batches, check_end, wait_for
 from nexapod.cli.node import seconds
-from nexapod.cli.render import Column, credits, joined, lines, put, put_one, put_rows, say, short, yes
+from nexapod.cli.render import Column, credits, joined, lines, plain, put, put_one, put_rows, say, short, yes
 from nexapod.cli.session import Group, Session, command, session
 from nexapod.cli.story import clock, day, told
 from nexapod.errors import Exit, LocalError
@@ -103,8 +103,8 @@ def publish(file: Path, wait: bool, dry_run: bool, timeout_s: float | None) -> N
     answer = submit(here.api, descriptor, file.absolute().parent, dry_run=dry_run)
     if dry_run:
         put_one(here.output, answer, DRY)
-        for lack in answer.get("unmet", []):
-            say(f"  no node known now would run it: {lack.get('detail')}")
+        for lack in rows(answer, "unmet"):
+            say(plain(f"  no node known now would run it: {lack.get('detail')}"))
         say(f"{file.name} is sound; nothing was published")
         return
     _published(here, answer, wait=wait)
@@ -128,7 +128,7 @@ def publish(file: Path, wait: bool, dry_run: bool, timeout_s: float | None) -> N
 @click.option("--timeout", "timeout_s", metavar="TIME", callback=_time, help="Wait at most so long, such as 90s or 2h.")
 def run(image: str, words: tuple[str, ...], timeout_s: float | None, **flags: Any) -> None:
     """Run a command in a container image on other people's machines, and wait for what comes out."""
-    from nexapod.cli.results import COLUMNS, rows
+    from nexapod.cli.results import COLUMNS, listed
     from nexapod.job import parse
 
     here = session()
@@ -139,7 +139,7 @@ def run(image: str, words: tuple[str, ...], timeout_s: float | None, **flags: An
     say(f"published {_summary(answer)}")
     state = wait_for(here.api, job, timeout_s, here.nexapod)
     _check_end(here, job, state)
-    put_rows(here.output, rows(here.api.get(f"/v1/jobs/{segment(job)}/results")), COLUMNS, "it left no files")
+    put_rows(here.output, listed(here.api.get(_path(job, "results"))), COLUMNS, "it left no files")
     say(f"next: {here.nexapod} results get {short(job)}")
 
 
@@ -151,7 +151,7 @@ def job() -> None:
 @job.command("list")
 def job_list() -> None:
     """Every job this node knows."""
-    put_rows(session().output, session().api.get("/v1/jobs").get("jobs", []), JOBS, "no job is known")
+    put_rows(session().output, rows(session().api.get("/v1/jobs"), "jobs"), JOBS, "no job is known")
 
 
 @job.command("show")
@@ -165,7 +165,7 @@ def job_show(job: str) -> None:
     if session().output == "table":
         put_one("table", found, [column for column in JOB if _said(column, found)])
         put("")
-    put_rows(session().output, found.get("task_list", []), TASKS, "no task is known")
+    put_rows(session().output, rows(found, "task_list"), TASKS, "no task is known")
 
 
 @job.command("explain")
@@ -177,10 +177,10 @@ def job_explain(job: str) -> None:
         put_one(session().output, found, [])
         return
     if session().output == "table":
-        put(str(found.get("state", "?")).capitalize())
-        for reason in found.get("why", []):
-            put(f"  why: {reason}")
-    put_rows(session().output, found.get("nodes", []), ABLE, "no node is known")
+        put(plain(str(found.get("state", "?")).capitalize()))
+        for reason in texts(found, "why"):
+            put(plain(f"  why: {reason}"))
+    put_rows(session().output, rows(found, "nodes"), ABLE, "no node is known")
 
 
 @job.command("events")
@@ -190,14 +190,14 @@ def job_events(job: str, follow: bool) -> None:
     """A job's story: offer, assign, run, commit, seal, open, settle, close."""
     here = session()
     if not follow:
-        put_rows(here.output, next(batches(here.api, job, wait_s=0)).get("events", []), EVENTS, "nothing yet")
+        put_rows(here.output, rows(next(batches(here.api, job, wait_s=0)), "events"), EVENTS, "nothing yet")
         return
     if here.output in ("json", "csv"):
         raise click.UsageError("a story that goes on is told as a table or as JSON lines: -o jsonl")
     for answer in batches(here.api, job, wait_s=POLL_S):
         if here.output == "jsonl":
-            put_rows("jsonl", answer.get("events", []), EVENTS)
-        for line in told(answer.get("events", [])) if here.output == "table" else ():
+            put_rows("jsonl", rows(answer, "events"), EVENTS)
+        for line in told(rows(answer, "events")) if here.output == "table" else ():
             put(f"{clock(line.ms):<8}  {line}")
 
 
@@ -205,7 +205,7 @@ def job_events(job: str, follow: bool) -> None:
 @click.argument("job")
 def job_executions(job: str) -> None:
     """Who ran what, and what came of it."""
-    found = session().api.get(_path(job, "executions")).get("executions", [])
+    found = rows(session().api.get(_path(job, "executions")), "executions")
     put_rows(session().output, found, EXECUTIONS, "nobody has been asked to run it yet")
 
 
@@ -214,14 +214,14 @@ def job_executions(job: str) -> None:
 @click.option("--task", type=int, help="Only this task.")
 def job_logs(job: str, task: int | None) -> None:
     """The end of what the program wrote, in this node's own executions."""
-    found = session().api.get(_path(job, "logs"), task=task).get("logs", [])
+    found = rows(session().api.get(_path(job, "logs"), task=task), "logs")
     if session().output != "table" or not found:
         columns = [Column("task", "TASK"), Column("round", "ROUND"), Column("text", "TEXT")]
         put_rows(session().output, found, columns, "this node has run no task of it, or forgot what it wrote")
         return
     for one in found:
         if len(found) > 1:
-            put(f"--- task {one.get('task')}, round {one.get('round')}")
+            put(plain(f"--- task {one.get('task')}, round {one.get('round')}"))
         put(str(one.get("text", "")).rstrip("\n"))
 
 

@@ -3,12 +3,12 @@
 Knows the answers about the ledger, which are the same both ways. Must never judge an event.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
 
-from nexapod.cli.client import DaemonDown, segment
+from nexapod.cli.client import DaemonDown, part, rows, segment, texts
 from nexapod.cli.render import Column, credits, put, put_one, put_rows, say, short, yes
 from nexapod.cli.session import Group, room, session
 from nexapod.cli.story import day
@@ -63,7 +63,7 @@ def log(offline: bool, **query: Any) -> None:
         lambda: session().api.get("/v1/ledger/log", **query),
         lambda room: room.log(session().home, **query),
     )
-    put_rows(session().output, found.get("events", []), LOG, "the ledger has no such event")
+    put_rows(session().output, rows(found, "events"), LOG, "the ledger has no such event")
 
 
 @ledger.command("show")
@@ -89,15 +89,14 @@ def balance(account: str | None, offline: bool) -> None:
         lambda: session().api.get("/v1/ledger/balances", account=account),
         lambda room: room.balances(session().home, account),
     )
-    rows = found.get("balances", [])
+    held = rows(found, "balances")
     if session().output == "json":
         put_one("json", found, [])
     else:
-        put_rows(session().output, rows, BALANCES, "nobody has earned anything yet")
+        put_rows(session().output, held, BALANCES, "nobody has earned anything yet")
     if session().output == "table" and account is None:
-        minted = found.get("minted_micro", {})
-        total = sum(value for value in minted.values() if isinstance(value, int)) if isinstance(minted, dict) else 0
-        put(f"minted {credits(total)} credits, held {credits(sum(row.get('balance_micro', 0) for row in rows))}")
+        minted = _sum(part(found, "minted_micro").values())
+        put(f"minted {credits(minted)} credits, held {credits(_sum(row.get('balance_micro') for row in held))}")
     if found.get("provisional"):
         say(PROVISIONAL)
 
@@ -115,7 +114,7 @@ def verify(offline: bool) -> None:
     if found.get("provisional"):
         say(PROVISIONAL)
     if found.get("ok") is not True:
-        faults = [str(fault) for key in ("faults", "refuted") for fault in _listed(found.get(key))]
+        faults = texts(found, "faults") + texts(found, "refuted")
         next_step = "keep it as evidence, and fetch a copy from other nodes with a new home"
         raise LocalError("this copy of the ledger is not sound", "\n".join(faults[:50]), next_step, Exit.DISPUTED)
 
@@ -125,7 +124,7 @@ def verify(offline: bool) -> None:
 def forks(offline: bool) -> None:
     """Proofs that an author signed two histories."""
     found = _ask(offline, lambda: session().api.get("/v1/ledger/forks"), lambda room: room.forks(session().home))
-    put_rows(session().output, found.get("forks", []), FORKS, "no fork is known")
+    put_rows(session().output, rows(found, "forks"), FORKS, "no fork is known")
 
 
 def _ask(offline: bool, online: Callable[[], dict[str, Any]], home: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
@@ -141,8 +140,8 @@ def _ask(offline: bool, online: Callable[[], dict[str, Any]], home: Callable[[An
         raise DaemonDown(down.what, down.why, f"{down.next_step}, or add --offline", down.exit_code) from None
 
 
-def _listed(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
+def _sum(amounts: Iterable[object]) -> int:
+    return sum(amount for amount in amounts if isinstance(amount, int))
 
 
 def _shown(value: object) -> str:

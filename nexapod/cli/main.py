@@ -68,6 +68,17 @@ def run(arguments: list[str]) -> int:
             raise
         _explain(LocalError(str(error), "", "try again later"))
         return Exit.FAILURE
+    except OSError as error:  # stdout on a full disk, a folder that cannot be read
+        if chosen.debug:
+            raise
+        _explain(LocalError("this machine refuses", str(error), "mend what it says"))
+        return Exit.FAILURE
+    except Exception as error:
+        if chosen.debug:
+            raise
+        what, why = "a fault in nexapod itself", f"{type(error).__name__}: {error}"
+        _explain(LocalError(what, why, "report it with what --debug shows"))
+        return Exit.FAILURE
     return code if isinstance(code, int) else Exit.OK  # a number when the line ended early, as --help does
 
 
@@ -80,7 +91,7 @@ def _explain(error: LocalError) -> None:
         for fault in faults:
             meant = f" (did you mean {fault['suggestion']}?)" if fault.get("suggestion") else ""
             shown = f" = {fault['value']}" if fault.get("value") else ""
-            say(f"  {fault.get('path') or '(document)'}{shown}: {fault.get('reason', '')}{meant}")
+            say(plain(f"  {fault.get('path') or '(document)'}{shown}: {fault.get('reason', '')}{meant}"))
     else:
         for line in error.why.splitlines():
             say(f"  {line}")

@@ -8,8 +8,21 @@ from typing import Any
 
 import click
 
-from nexapod.cli.client import DaemonDown
-from nexapod.cli.render import Column, credits, gigabytes, joined, put, put_one, put_rows, say, short, yes
+from nexapod.cli.client import DaemonDown, part, rows, texts
+from nexapod.cli.render import (
+    Column,
+    counted,
+    credits,
+    gigabytes,
+    joined,
+    plain,
+    put,
+    put_one,
+    put_rows,
+    say,
+    short,
+    yes,
+)
 from nexapod.cli.session import Group, command, room, session
 from nexapod.errors import Exit, LocalError
 
@@ -19,7 +32,7 @@ ID = [
     Column("key", "key"),
     Column("network", "network"),
     Column("netid", "network id"),
-    Column("addresses", "addresses", lambda found: "\n".join(found)),
+    Column("addresses", "addresses", lambda found: "\n".join(map(plain, found))),
 ]
 PEERS = [
     Column("name", "NAME"),
@@ -67,38 +80,38 @@ def status() -> None:
     if session().output != "table":
         put_one(session().output, found, [Column(key, key) for key in found])
         return
-    tasks, ledger = found.get("tasks", {}), found.get("ledger", {})
+    tasks, ledger = part(found, "tasks"), part(found, "ledger")
     health = "healthy" if found.get("healthy") else "not healthy"
     parts = [
         str(found.get("state", "?")).capitalize(),
-        _count(found.get("peers", 0), "peer"),
-        _count(tasks.get("running", 0), "task"),
+        counted(found.get("peers", 0), "peer"),
+        counted(tasks.get("running", 0), "task"),
         health,
     ]
-    put(" · ".join(parts))
-    for reason in found.get("why", []):
-        put(f"  why: {reason}")
-    put(f"node     {found.get('name') or '(no name)'}  {found.get('peer', '')}")
-    put(f"network  {found.get('network', '')}  {short(found.get('netid'))}  {joined(found.get('addresses'))}")
-    for engine in found.get("engines", []):
+    said = [" · ".join(parts)]
+    said += [f"  why: {reason}" for reason in texts(found, "why")]
+    said.append(f"node     {found.get('name') or '(no name)'}  {found.get('peer', '')}")
+    said.append(f"network  {found.get('network', '')}  {short(found.get('netid'))}  {joined(found.get('addresses'))}")
+    for engine in rows(found, "engines"):
         ready = "ready" if engine.get("ready") else f"not ready: {engine.get('why', '')}"
-        put(f"engine   {engine.get('name', '')} {engine.get('version', '')}  {ready}")
-    put(f"tasks    {tasks.get('running', 0)} running, {tasks.get('done', 0)} done")
-    jobs = ", ".join(f"{count} {state}" for state, count in found.get("jobs", {}).items() if count)
-    put(f"jobs     {jobs or 'none'}")
-    minted = ledger.get("minted_micro", 0)
-    total = sum(minted.values()) if isinstance(minted, dict) else minted
-    put(
+        said.append(f"engine   {engine.get('name', '')} {engine.get('version', '')}  {ready}")
+    said.append(f"tasks    {tasks.get('running', 0)} running, {tasks.get('done', 0)} done")
+    jobs = ", ".join(f"{count} {state}" for state, count in part(found, "jobs").items() if count)
+    said.append(f"jobs     {jobs or 'none'}")
+    total = sum(value for value in part(ledger, "minted_micro").values() if isinstance(value, int))
+    said.append(
         f"ledger   {ledger.get('events', 0)} events of {ledger.get('feeds', 0)} feeds, "
         f"{ledger.get('certified_events', 0)} certified, {credits(total)} credits"
         f"{' (provisional)' if ledger.get('provisional') else ''}, state {short(ledger.get('state_root'))}"
     )
+    for line in said:
+        put(plain(line))
 
 
 @command("peers")
 def peers() -> None:
     """The nodes this one is connected to."""
-    put_rows(session().output, session().api.get("/v1/peers").get("peers", []), PEERS, "no peer is connected")
+    put_rows(session().output, rows(session().api.get("/v1/peers"), "peers"), PEERS, "no peer is connected")
 
 
 @click.group("node", cls=Group)
@@ -109,15 +122,14 @@ def node() -> None:
 @node.command("list")
 def node_list() -> None:
     """Every node heard of, with what it lends."""
-    put_rows(session().output, session().api.get("/v1/nodes").get("nodes", []), NODES, "no node is known")
+    put_rows(session().output, rows(session().api.get("/v1/nodes"), "nodes"), NODES, "no node is known")
 
 
 @node.command("show")
 @click.argument("name")
 def node_show(name: str) -> None:
     """One node, by name or by the beginning of its feed or peer id."""
-    nodes = session().api.get("/v1/nodes").get("nodes", [])
-    found = [one for one in nodes if _means(name, one)]
+    found = [one for one in rows(session().api.get("/v1/nodes"), "nodes") if _means(name, one)]
     if not found:
         raise LocalError(f"no node is called {name}", "", "see: nexapod node list", Exit.NOT_FOUND)
     if len(found) > 1:
@@ -130,7 +142,7 @@ def node_show(name: str) -> None:
 def node_why() -> None:
     """Why this node is not working on the offers it knows."""
     columns = [Column("offer", "OFFER", short), Column("reason", "REASON"), Column("detail", "DETAIL")]
-    reasons = session().api.get("/v1/node/why").get("reasons", [])
+    reasons = rows(session().api.get("/v1/node/why"), "reasons")
     put_rows(session().output, reasons, columns, "nothing is in the way")
 
 
@@ -174,7 +186,3 @@ def seconds(text: str) -> int:
 def _means(name: str, one: dict[str, Any]) -> bool:
     starts = (str(one.get(key, "")).startswith(name) for key in ("feed", "peer"))
     return bool(name) and (one.get("name") == name or any(starts))
-
-
-def _count(number: object, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"

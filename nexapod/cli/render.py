@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import click
 
 ID_CHARS = 12  # enough to be unique in a small mesh, and accepted everywhere an id is
+CELL_CHARS_MAX = 400  # of a cell in a table: one long text must not make every line long; -o json has all of it
 
 
 class Column(NamedTuple):
@@ -34,6 +35,11 @@ def lines(text: object) -> str:
     return "\n".join(plain(line) for line in str(text).splitlines())
 
 
+def clipped(text: str, length: int = CELL_CHARS_MAX) -> str:
+    """The beginning of a text that is too long."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def short(value: object) -> str:
     """The beginning of an id."""
     return str(value or "")[:ID_CHARS]
@@ -41,7 +47,7 @@ def short(value: object) -> str:
 
 def credits(value: object) -> str:
     """Micro-credits as credits."""
-    micro = int(value) if isinstance(value, int) else 0
+    micro = value if isinstance(value, int) else 0
     sign, (whole, rest) = "-" if micro < 0 else "", divmod(abs(micro), 1_000_000)
     return sign + (str(whole) if not rest else f"{whole}.{rest:06d}".rstrip("0"))
 
@@ -54,6 +60,11 @@ def gigabytes(value: object) -> str:
 def yes(value: object) -> str:
     """yes or no."""
     return "yes" if value else "no"
+
+
+def counted(number: object, word: str) -> str:
+    """A number of things: 1 peer, 2 peers."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def joined(value: object) -> str:
@@ -84,12 +95,12 @@ def put_rows(
                 click.echo(_json(row))
         case "csv":
             writer = csv.writer(sys.stdout, lineterminator="\n")
-            writer.writerow([column.key for column in columns])
+            writer.writerow([plain(column.key) for column in columns])
             writer.writerows([_cell(row.get(column.key)) for column in columns] for row in rows)
         case _ if not rows:
             say(empty)
         case _:
-            _put_table([[plain(_shown(column, row)) for column in columns] for row in rows], [c.title for c in columns])
+            _put_table([[_line(_shown(column, row)) for column in columns] for row in rows], [c.title for c in columns])
 
 
 def put_one(output: str, document: Mapping[str, Any], columns: Sequence[Column]) -> None:
@@ -100,10 +111,15 @@ def put_one(output: str, document: Mapping[str, Any], columns: Sequence[Column])
         case "jsonl" | "csv":
             put_rows(output, [document], columns)
         case _:
-            width = max(len(column.title) for column in columns)
-            for column in columns:
+            titles = [_line(column.title) for column in columns]
+            width = max(map(len, titles), default=0)
+            for title, column in zip(titles, columns, strict=True):
                 if column.key in document:
-                    put(f"{column.title:<{width}}  {_shown(column, document)}")
+                    # Further lines are indented: no value may look like the next one's line.
+                    first, *more = lines(_shown(column, document)).split("\n")
+                    put(
+                        "\n".join([f"{title:<{width}}  {first}".rstrip(), *(" " * (width + 2) + line for line in more)])
+                    )
 
 
 def fancy() -> bool:
@@ -119,23 +135,31 @@ def _json(value: object, indent: int | None = None) -> str:
 
 def _shown(column: Column, row: Mapping[str, Any]) -> str:
     value = row.get(column.key)
-    return "" if value is None else column.show(value)
+    try:
+        return "" if value is None else column.show(value)
+    except (TypeError, ValueError, AttributeError, ArithmeticError):  # a node of another version, or a liar
+        return str(value)
+
+
+def _line(text: str) -> str:
+    return clipped(plain(text))
 
 
 def _cell(value: object) -> object:
-    return _json(value) if isinstance(value, (dict, list)) else plain("" if value is None else value)
+    return _json(value) if isinstance(value, (dict, list, tuple)) else plain("" if value is None else value)
 
 
 def _put_table(cells: list[list[str]], titles: list[str]) -> None:
     if fancy():
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(box=None, pad_edge=False, header_style="bold")
         for title in titles:
             table.add_column(title, overflow="fold")
         for row in cells:
-            table.add_row(*(cell.replace("[", "\\[") for cell in row))
+            table.add_row(*map(Text, row))  # as text: a cell is no markup, whatever is in it
         Console().print(table)
         return
     widths = [max(len(row[index]) for row in [titles, *cells]) for index in range(len(titles))]

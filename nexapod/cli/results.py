@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from nexapod.cli.client import Api, segment
+from nexapod.cli.client import Api, rows, segment
 from nexapod.cli.render import Column, lines, put_rows, say, short
 from nexapod.cli.saving import Check, ResultFile, Saved, default_folder, read_files, save_all
 from nexapod.cli.session import Group, session
@@ -41,7 +41,7 @@ def results() -> None:
 @click.argument("job")
 def results_ls(job: str) -> None:
     """The files of the settled tasks."""
-    found = rows(_results(session().api, job))
+    found = listed(_results(session().api, job))
     put_rows(session().output, found, COLUMNS, "no task is settled yet, or none left a file")
 
 
@@ -87,15 +87,9 @@ def results_get(job: str, path: str | None, task: int | None, output_dir: Path |
         _tell(here.output, folder, saved)
 
 
-def rows(document: dict[str, Any]) -> list[dict[str, Any]]:
+def listed(document: dict[str, Any]) -> list[dict[str, Any]]:
     """One row for each file, as the daemon tells it."""
-    return [
-        {"task": task.get("task"), **file}
-        for task in document.get("tasks", [])
-        if isinstance(task, dict)
-        for file in task.get("files", [])
-        if isinstance(file, dict)
-    ]
+    return [{"task": task.get("task"), **file} for task in rows(document, "tasks") for file in rows(task, "files")]
 
 
 def file_path(document: dict[str, Any], file: ResultFile) -> str:

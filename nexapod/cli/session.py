@@ -5,6 +5,7 @@ Knows click and where the socket is. Must never know what a command does with an
 
 import importlib
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +35,7 @@ class Session:
     @property
     def nexapod(self) -> str:
         """How a person must begin a command that means the same node."""
-        return f"nexapod --home {self.home_flag}" if self.home_flag else "nexapod"
+        return f"nexapod --home {shlex.quote(self.home_flag)}" if self.home_flag else "nexapod"
 
     @cached_property
     def api(self) -> Api:

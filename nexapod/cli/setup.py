@@ -4,12 +4,13 @@ Knows which questions to ask. Must never hold a key: bootstrap.setup, opened whe
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
-from nexapod.cli.client import Api, DaemonDown
-from nexapod.cli.render import Column, joined, put, put_one, put_rows, say, short
+from nexapod.cli.client import Api, DaemonDown, texts
+from nexapod.cli.render import Column, counted, joined, put, put_one, put_rows, say, short
 from nexapod.cli.session import Group, command, room, session
 from nexapod.errors import Exit, LocalError
 
@@ -64,12 +65,10 @@ def bootstrap_add(address: str) -> None:
     """Remember a peer by an address with /p2p/; a running daemon connects at once."""
     setup = room("bootstrap.setup")
     setup.add_peers(session().home, (setup.address_of(address),))
-    try:
+    say("remembered for the daemon's next start")
+    with suppress(DaemonDown):
         session().api.post("/v1/swarm/connect", {"address": address})
-    except DaemonDown:
-        say("remembered for the daemon's next start")
-    else:
-        say("remembered and connected")
+        say("connected")
 
 
 @bootstrap.command("rm")
@@ -103,7 +102,7 @@ def bootstrap_import(file: Path) -> None:
             {"feed": node.feed.hex(), "peer": node.peer},
             [Column("feed", "feed"), Column("peer", "peer")],
         )
-    say(f"on network {found.manifest.name} with {len(found.peers)} known peers")
+    say(f"on network {found.manifest.name} with {counted(len(found.peers), 'known peer')}")
 
 
 @bootstrap.command("export")
@@ -146,20 +145,25 @@ def bootstrap_sign(file: Path, target: Path | None) -> None:
     setup = room("bootstrap.setup")
     signed = setup.load_bootstrap(file).signed(setup.load_node(session().home).key)
     _write(signed.text(), target or file)
-    say(f"{len(signed.signatures)} signatures")
+    say(counted(len(signed.signatures), "signature"))
 
 
 @bootstrap.command("verify")
 @click.argument("file", type=_FILE)
-@click.option("--by", "wanted", default=1, show_default=True, help="How many members must have signed.")
+@click.option(
+    "--by", "wanted", default=1, show_default=True, type=click.IntRange(1), help="How many members must have signed."
+)
 def bootstrap_verify(file: Path, wanted: int) -> None:
     """Exit 6 unless enough members of the network signed the file."""
     found = room("bootstrap.setup").load_bootstrap(file)
     members = {member.key for member in found.manifest.members}
-    signed = sum(item.key in members for item in found.signatures)
+    signed = len({item.key for item in found.signatures} & members)
     if signed < wanted:
         raise LocalError(
-            f"{signed} members signed {file.name}, {wanted} wanted", "", "ask a member to sign", Exit.DISPUTED
+            f"{counted(signed, 'member')} signed {file.name}, {wanted} wanted",
+            "",
+            "ask a member to sign",
+            Exit.DISPUTED,
         )
     put(f"{signed} of {len(members)} members signed")
 
@@ -189,7 +193,7 @@ def config_socket() -> None:
 
 def _listening(api: Api) -> list[str]:
     try:
-        return [str(address) for address in api.get("/status").get("addresses", [])]
+        return texts(api.get("/status"), "addresses")
     except DaemonDown:
         return []
 

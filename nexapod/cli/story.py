@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from nexapod.cli.render import short
+from nexapod.cli.render import clipped, plain, short
 
 
 class Told(NamedTuple):
@@ -20,7 +20,8 @@ class Told(NamedTuple):
     ms: int
 
     def __str__(self) -> str:
-        return f"{self.step:<8} {tasks_text(self.tasks):<12} {self.who:<12} {self.text}".rstrip()
+        step, who, text = (clipped(plain(part)) for part in (self.step, self.who, self.text))
+        return f"{step:<8} {tasks_text(self.tasks):<12} {who:<12} {text}".rstrip()  # one line, whatever was sent
 
 
 def told(events: Iterable[Mapping[str, Any]]) -> list[Told]:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import socketserver
 import sys
 import threading
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -90,6 +92,48 @@ def serving(standin: Standin) -> Iterator[Standin]:
             thread.join()
 
 
+@contextmanager
+def answering(
+    place: Path, answer: bytes, *, then: Callable[[socket.socket], object] = lambda _: None
+) -> Iterator[Path]:
+    """Something on a socket that answers every question with these very bytes, does one thing more, and hangs up."""
+
+    class Bytes(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            length = 0
+            while (line := self.rfile.readline()).strip():
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.partition(b":")[2])
+            self.rfile.read(length)
+            self.wfile.write(answer)
+            then(self.connection)
+
+    with _Server(str(place), Bytes) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        try:
+            yield place
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def until_gone(connection: socket.socket) -> None:
+    """Keep a client waiting for as long as it does."""
+    connection.recv(1)
+
+
+def drip(connection: socket.socket) -> None:
+    """Send one byte after the other until the client has gone."""
+    connection.settimeout(0.01)
+    while True:
+        try:
+            if not connection.recv(1):
+                return
+        except TimeoutError:
+            connection.sendall(b"x")
+
+
 def node_of_a_mesh(home: Home, names: Callable[[], list[str]]) -> Standin:
     """A node that agrees with all others about one job of two tasks, published by whoever is asked first."""
     standin, shared, name = Standin(home), home.config.parent / "job.json", home.config.name
@@ -144,6 +188,30 @@ def node_of_a_mesh(home: Home, names: Callable[[], list[str]]) -> Standin:
     return standin
 
 
+# What Docker 27 answers, with all that a node needs.
+ENGINE_VERSION: dict[str, Any] = {
+    "Version": "27.5.1",
+    "ApiVersion": "1.47",
+    "Os": "linux",
+    "Arch": "amd64",
+    "Components": [
+        {"Name": "Engine", "Version": "27.5.1", "Details": {"ApiVersion": "1.47"}},
+        {"Name": "containerd", "Version": "1.7.25", "Details": {"GitCommit": "bcc810d"}},
+        {"Name": "runc", "Version": "1.2.8", "Details": {"GitCommit": "v1.2.8-0-geeb7e60"}},
+    ],
+}
+ENGINE_INFO: dict[str, Any] = {
+    "MemoryLimit": True,
+    "SwapLimit": True,
+    "CpuCfsPeriod": True,
+    "CpuCfsQuota": True,
+    "PidsLimit": True,
+    "CgroupDriver": "systemd",
+    "CgroupVersion": "2",
+    "OSType": "linux",
+    "Runtimes": {"runc": {"path": "runc"}},
+    "SecurityOptions": ["name=apparmor", "name=seccomp,profile=builtin", "name=cgroupns"],
+}
 JOB = "c0ffee" + "0" * 58
 STATE = os.environ.get("STANDIN_STATE", "settled")
 ADDRESS = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"

@@ -14,6 +14,7 @@ from nexapod.cli.process import flag_words, is_daemon
 from nexapod.errors import Exit
 from nexapod.home import Home, find_home
 from tests.cli.conftest import Run
+from tests.cli.terminal import INTERRUPT, on_terminal
 
 Process = Callable[..., subprocess.Popen[str]]
 pytestmark = pytest.mark.process
@@ -136,6 +137,36 @@ def test_logs_of_none_and_a_unit_for_systemd(nexapod: Run, home: Home, monkeypat
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home.data))
     path = nexapod("--home", "/srv/a b%c", "daemon", "install", "--write")[1].strip()
     assert '"/srv/a b%%c"' in Path(path).read_text()
+
+
+def test_the_log_is_followed_line_by_line(home: Home) -> None:
+    log = home.log_file
+    log.write_text("long ago\nbefore\n")
+    with on_terminal("--home", str(home.config), "daemon", "logs", "-f", "-n", "1") as terminal:
+        terminal.until("before\r\n")
+        with log.open("a") as file:
+            file.write("first\nhal")
+            file.flush()
+            terminal.until("first\r\n")
+            file.write("f \x1b[2J\x9b\n")
+            file.flush()
+            terminal.until("half  [2J \r\n")
+        log.write_text("anew\n")  # shorter than it was: begun again
+        terminal.until("anew\r\n")
+        terminal.press(INTERRUPT)
+        assert terminal.end() == Exit.INTERRUPTED
+    assert terminal.seen.replace("^C", "") == "before\r\nfirst\r\nhalf  [2J \r\nanew\r\n\r\ninterrupted\r\n"
+
+
+def test_a_log_that_goes_away_is_waited_for(home: Home) -> None:
+    home.log_file.write_text("before\n")
+    with on_terminal("--home", str(home.config), "daemon", "logs", "-f") as terminal:
+        terminal.until("before")
+        home.log_file.rename(home.log_file.with_suffix(".1"))
+        home.log_file.write_text("after the night\n")
+        terminal.until("after the night")
+        terminal.press(INTERRUPT)
+        assert terminal.end() == Exit.INTERRUPTED
 
 
 def test_settings_become_words() -> None:
