@@ -16,11 +16,12 @@ from nexapod.encoding import NotCanonical, encode
 from nexapod.hashing import Tag, tagged
 from nexapod.identity import Key, verify
 from nexapod.job_faults import DescriptorFaults, nearest, shown
-from nexapod.job_shapes import Faults, refuse
+from nexapod.job_shapes import FAULTS_MAX, Faults, refuse
 
 FILE_BYTES_MAX = 512 * 1024  # the largest manifest in base64, every peer and every signature
 PEERS_MAX = 256
 SIGNATURES_MAX = 64
+BRACKETS_MAX = 3 + SIGNATURES_MAX  # the whole, two lists, a table for each signature; more only cost time and memory
 KEYS = ("nexapod_bootstrap", "network", "netid", "manifest", "peers", "signatures")
 
 
@@ -94,6 +95,10 @@ def read_bootstrap(text: str | bytes) -> Bootstrap:
     if len(text) > FILE_BYTES_MAX:
         refuse(faults, "", None, f"is larger than {FILE_BYTES_MAX} bytes")
         raise _faulty(faults)
+    raw = text.encode("utf-8", "replace") if isinstance(text, str) else text
+    if raw.count(b"{") + raw.count(b"[") > BRACKETS_MAX:
+        refuse(faults, "", None, "is no bootstrap file: it has too many lists and tables")
+        raise _faulty(faults)
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -115,6 +120,8 @@ def parse_bootstrap(document: object) -> Bootstrap:
     for key in document:
         if key not in KEYS:
             refuse(faults, shown(key)[1:-1], document[key], "is not a known key", nearest(str(key), KEYS))
+        if len(faults) == FAULTS_MAX:  # nobody hears of the rest, and looking for what was meant is slow
+            raise _faulty(faults)
     if document.get("nexapod_bootstrap") != 1 or isinstance(document.get("nexapod_bootstrap"), bool):
         refuse(faults, "nexapod_bootstrap", document.get("nexapod_bootstrap"), "must be 1: the version of this format")
     manifest, raw = _manifest(document, faults)

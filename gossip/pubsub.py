@@ -11,11 +11,13 @@ from typing import Any, TypeAlias
 
 import trio
 from libp2p.custom_types import TProtocol
+from libp2p.exceptions import ValidationError
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pubsub import Pubsub
+from libp2p.pubsub.validators import signature_validator
 from libp2p.tools.anyio_service import background_trio_service
 
-from nexapod.errors import Unavailable
+from nexapod.errors import PeerError, Unavailable
 from nexapod.identity import key_of_raw_peer_id
 from nexapod.limits import GOSSIP_BYTES_MAX
 
@@ -27,30 +29,59 @@ PRUNE_BACK_OFF_S = 10
 
 Admit: TypeAlias = Callable[[str, bytes, bytes, bytes], bool]
 Deliver: TypeAlias = Callable[[str, bytes, bytes], None]
+Charge: TypeAlias = Callable[[bytes, PeerError], None]  # takes the key of a neighbour and its breach; must not block
 log = logging.getLogger("nexapod.gossip")
 
 
 class _Ed25519Pubsub(Pubsub):  # type: ignore[misc]  # the library is untyped to us
-    """Pubsub that looks at no message of an author without an Ed25519 key.
+    """Pubsub that looks at no message of an author without an Ed25519 key, and says who brought what is worth nothing.
 
     The library would check its signature first, and an RSA key can be made so that one check takes 30 ms of ours.
+    `worthless(neighbour, message)` is called for each message no honest neighbour would have passed on or that was
+    refused; None stands for one whose author is none or has not signed it.
     """
 
+    def __init__(self, *args: Any, worthless: Callable[[Any, Any], None], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._worthless = worthless
+
     async def push_msg(self, msg_forwarder: Any, msg: Any) -> None:
-        if key_of_raw_peer_id(msg.from_id) is not None:
-            await super().push_msg(msg_forwarder, msg)
+        if key_of_raw_peer_id(msg.from_id) is None:
+            self._worthless(msg_forwarder, None)
+            return
+        await super().push_msg(msg_forwarder, msg)
+        # The library drops a false signature without a word, before it looks at anything else.
+        judged = self._is_msg_seen(msg) or self.validation_cache.get(self._msg_id_constructor(msg)) is not None
+        if not judged and not signature_validator(msg):
+            self._worthless(msg_forwarder, None)
+
+    async def validate_msg(self, msg_forwarder: Any, msg: Any) -> None:
+        try:
+            await super().validate_msg(msg_forwarder, msg)
+        except ValidationError:
+            self._worthless(msg_forwarder, msg)
+            raise
 
 
 class Line:
     """Pubsub on one libp2p host; make it before the host listens, run it while the host runs."""
 
-    def __init__(self, host: Any, topics: Sequence[str], admit: Admit) -> None:
+    def __init__(
+        self,
+        host: Any,
+        topics: Sequence[str],
+        admit: Admit,
+        unsound: Callable[[bytes], str] = lambda data: "",
+        charge: Charge = lambda neighbour, breach: None,
+    ) -> None:
         """`admit(topic, author, neighbour, data)` decides before a message is passed on or read; it must not block.
 
-        `author` is the key that signed the message, `neighbour` the PeerId it came from.
+        `author` is the key that signed the message, `neighbour` the PeerId it came from. `unsound(data)` says why no
+        honest neighbour passes a message on, if so; then the one that did is charged.
         """
         self._own = key_of_raw_peer_id(host.get_id().to_bytes())
         self._topics, self._admit = tuple(topics), admit
+        self._unsound, self._charge = unsound, charge
         self._router = GossipSub(
             protocols=[TProtocol(PROTOCOL)],
             degree=DEGREE,
@@ -66,6 +97,7 @@ class Line:
             strict_signing=True,
             max_inbound_rpc_size=RPC_BYTES_MAX,
             allowed_topics=frozenset(topics),
+            worthless=self._on_worthless,
         )
 
     @asynccontextmanager
@@ -97,6 +129,17 @@ class Line:
         if author is None or len(message.topicIDs) != 1 or len(message.data) > GOSSIP_BYTES_MAX:
             return False
         return author == self._own or self._admit(message.topicIDs[0], author, forwarder.to_bytes(), message.data)
+
+    def _on_worthless(self, forwarder: Any, message: Any) -> None:
+        neighbour = key_of_raw_peer_id(forwarder.to_bytes())
+        if neighbour is None or neighbour == self._own:
+            return
+        if message is None:
+            self._charge(neighbour, PeerError("a gossip message nobody signed", section="gossip", cost=100))
+        elif key_of_raw_peer_id(message.from_id) != self._own:
+            why = "several topics" if len(message.topicIDs) != 1 else self._unsound(message.data)
+            if why:  # else it was one too many, of an author whose limit the neighbour need not know
+                self._charge(neighbour, PeerError(f"a gossip message with {why}", section="gossip", cost=10))
 
     async def _listen(self, topic: str, subscription: Any, deliver: Deliver) -> None:
         async for message in subscription:

@@ -8,7 +8,7 @@ import logging
 import math
 from collections import Counter, deque
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import trio
@@ -17,11 +17,12 @@ from gossip.authors import Authors
 from gossip.batch import MESSAGE_BYTES_MAX, Coalescer, decode_batch
 from gossip.pubsub import Line
 from nexapod.encoding import NotCanonical
-from nexapod.errors import Unavailable
+from nexapod.errors import PeerError, Unavailable
 
 TOPICS = ("proofs", "events", "offers", "claims")  # in this order when all have something to say
 OUTBOX = 2048  # messages of one topic waiting to go out; when full the oldest is dropped and counted
 INBOX = 4096  # messages waiting to be read here; when full the newest is dropped and counted
+BREACHES = 256  # breaches of neighbours nobody was charged for yet; when full the newest is dropped
 
 log = logging.getLogger("nexapod.gossip")
 
@@ -47,6 +48,7 @@ class Gossip:
         self._wake = trio.Event()
         self.counts: Counter[str] = Counter()
         self._send_received, self.received = trio.open_memory_channel[Received](INBOX)
+        self._send_breach, self.breaches = trio.open_memory_channel[tuple[bytes, PeerError]](BREACHES)
 
     def publish(self, topic: str, payload: bytes) -> None:
         """Say this to everybody, soon; never waits. The payload has 1 to 16,384 bytes."""
@@ -65,7 +67,7 @@ class Gossip:
         """Gossip over this host: call before it listens, enter while it runs. What waits in the outbox goes out."""
         if self._drop_all:
             return _nothing()
-        return self._riding(Line(host, tuple(self._names), self._admit))
+        return self._riding(Line(host, tuple(self._names), self._admit, _unsound, self._charge))
 
     @asynccontextmanager
     async def _riding(self, line: Line) -> AsyncIterator[None]:
@@ -114,6 +116,10 @@ class Gossip:
             return False
         return True
 
+    def _charge(self, neighbour: bytes, breach: PeerError) -> None:
+        with suppress(trio.WouldBlock):
+            self._send_breach.send_nowait((neighbour, breach))
+
     def _deliver(self, name: str, author: bytes, data: bytes) -> None:
         for payload in decode_batch(data):  # sound: it was admitted
             try:
@@ -121,6 +127,15 @@ class Gossip:
                 self.counts["received"] += 1
             except trio.WouldBlock:
                 self.counts["dropped from the inbox"] += 1
+
+
+def _unsound(data: bytes) -> str:
+    """What is wrong with a batch by itself, empty when nothing is."""
+    try:
+        decode_batch(data)
+    except NotCanonical as error:
+        return error.what
+    return ""
 
 
 @asynccontextmanager

@@ -26,27 +26,33 @@ WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no":
 
 @dataclass(frozen=True)
 class Setting:
-    """One key of config.toml: its shape, its default, and what it is for."""
+    """One key of config.toml: its shape, its default, what it is for, and whether a running node takes a new value."""
 
     shape: Shape
     default: object
     about: str
+    live: bool = True
 
 
 SETTINGS: dict[str, Setting] = {
     "name": Setting(Text(NAME_CHARS_MAX, min_chars=0), "", "what others call this node"),
     "listen": Setting(
-        ListOf(ADDRESS, ADDRESSES_MAX, unique=True, min_items=1), ("/ip4/0.0.0.0/tcp/4001",), "addresses to listen on"
+        ListOf(ADDRESS, ADDRESSES_MAX, unique=True, min_items=1),
+        ("/ip4/0.0.0.0/tcp/4001",),
+        "addresses to listen on",
+        live=False,
     ),
-    "engine": Setting(Text(16, choices=("auto", "docker", "none")), "auto", "what runs tasks: auto, docker or none"),
+    "engine": Setting(
+        Text(16, choices=("auto", "docker", "none")), "auto", "what runs tasks: auto, docker or none", live=False
+    ),
     "work": Setting(Flag(), True, "whether this node runs tasks of others"),
     "slots": Setting(Whole(0, 1024), 0, "tasks at a time; 0: as many as the machine carries"),
     "cpus_percent": Setting(Whole(1, 100), 100, "share of the processors lent"),
     "ram_percent": Setting(Whole(1, 100), 50, "share of the memory lent"),
     "disk_gb": Setting(Whole(1, 1_000_000), 20, "room for inputs and results, in gigabytes"),
-    "lease_ms": Setting(Whole(1_000, 3_600_000), LEASE_MS, "how long an assignment lives without renewal"),
-    "drain_s": Setting(Whole(0, 86_400), 20, "when asked to stop, how long running tasks may take to finish, in seconds"),
-    "gossip": Setting(Flag(), True, "off: everything travels by direct exchange only, more slowly"),
+    "lease_ms": Setting(Whole(1_000, 3_600_000), LEASE_MS, "how long an assignment lives without renewal", live=False),
+    "drain_s": Setting(Whole(0, 86_400), 20, "when asked to stop, seconds for running tasks to finish"),
+    "gossip": Setting(Flag(), True, "off: everything travels by direct exchange only, more slowly", live=False),
     "log_level": Setting(Text(16, choices=("debug", "info", "warning", "error")), "info", "how much is logged"),
 }
 

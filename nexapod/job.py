@@ -5,6 +5,7 @@ a clock or a network: files are read by job_file.py, digests are found by whoeve
 """
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated, Any, TypeAlias, cast
@@ -346,10 +347,10 @@ def _sources(given: dict[str, Any], faults: Faults) -> tuple[Source, ...]:
             refuse(faults, f"{where}.path", None, "is missing: say where the task finds it below /in")
             continue
         sources.append(Source(item["uri"], path, item.get("sha256", "")))
-    paths = [source.path for source in sources]
-    for path in sorted({path for path in paths if paths.count(path) > 1}):
+    paths = Counter(source.path for source in sources)
+    for path in sorted(path for path, times in paths.items() if times > 1):
         refuse(faults, "inputs", path, "two inputs would be the same file below /in")
-    if clash := clashing(paths):
+    if clash := clashing(tuple(paths)):
         refuse(faults, "inputs", clash, "would be a file and a folder below /in at once")
     return tuple(sources)
 

@@ -5,13 +5,13 @@ A job file may come from a stranger.
 """
 
 import json
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from nexapod.errors import Exit, LocalError
 from nexapod.job import Descriptor, parse
 from nexapod.job_faults import DescriptorFaults, Fault
+from nexapod.toml import load_toml
 
 FILE_BYTES_MAX = 1024 * 1024  # far beyond any job a person writes
 
@@ -51,7 +51,7 @@ def read_document(path: Path) -> Any:
             case ".yaml" | ".yml":
                 return _from_yaml(text)
             case ".toml":
-                return tomllib.loads(text)
+                return load_toml(text)
             case _:
                 return json.loads(text, object_pairs_hook=_pairs, parse_constant=_not_a_number)
     except (ValueError, RecursionError) as error:  # each format's own error is a ValueError; depth is not

@@ -295,6 +295,8 @@ class Record:
         start = f"{path}." if path else ""
         checked: dict[str, object] = {}
         for key, item in value.items():
+            if len(faults) >= FAULTS_MAX:  # nobody hears of the rest, and looking for what was meant is slow
+                return REFUSED
             if isinstance(key, str) and key in known:
                 checked[key] = known[key].shape.check(start + key, item, faults)
             else:

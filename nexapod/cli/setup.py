@@ -185,6 +185,18 @@ def config_show(origin: bool) -> None:
     put_rows(session().output, rows, [*columns, Column("origin", "ORIGIN")] if origin else columns)
 
 
+@config.command("reload")
+def config_reload() -> None:
+    """Have the running daemon read its settings again."""
+    answer = session().api.post("/v1/node/reload")
+    if session().output != "table":
+        put_one(session().output, answer, [Column(key, key, joined) for key in answer])
+        return
+    say(f"taken now: {joined(answer.get('changed')) or 'nothing has changed'}")
+    if later := joined(answer.get("at_next_start")):
+        say(f"at the next start: {later}; run: {session().nexapod} daemon restart")
+
+
 @config.command("socket")
 def config_socket() -> None:
     """The path of the API socket, for other programs."""
