@@ -14,6 +14,8 @@ import secrets
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -138,18 +140,19 @@ class BlobStore:
             self._used -= size
 
     def _adopt(self, file: Path, sha: bytes, size: int) -> None:
-        """Move a finished, synced file to its place; its bytes are already reserved."""
+        """Move a finished, synced file to its place; its bytes are already reserved. Raises: NoRoom; nothing moved."""
         target = self.path(sha)
-        file.chmod(0o444)
-        with self._lock:
+        with _disk(), self._lock:
+            file.chmod(0o444)
             if target.exists():
                 file.unlink()
                 self._used -= size
                 return
             target.parent.mkdir(exist_ok=True)
             file.rename(target)
-        _sync_folder(target.parent)
-        _sync_folder(self.folder)
+        with suppress(OSError):  # the blob is whole; at worst a power cut takes it away again
+            _sync_folder(target.parent)
+            _sync_folder(self.folder)
 
 
 class BlobWriter:
@@ -158,7 +161,9 @@ class BlobWriter:
     def __init__(self, store: BlobStore) -> None:
         self._store = store
         self._path = store.folder / _TMP / secrets.token_hex(16)
-        self._file = self._path.open("xb")
+        with _disk():
+            # Without a buffer: what a full disk did not take must not come back when the file is closed.
+            self._file = self._path.open("xb", buffering=0)
         self._hash = hashlib.sha256()
         self._size = 0
         self._reserved = 0  # bytes of the quota this writer holds until they belong to a blob
@@ -168,26 +173,25 @@ class BlobWriter:
         size = len(chunk)
         self._store._reserve(size)
         self._reserved += size
-        try:
-            self._file.write(chunk)
-        except OSError as error:
-            raise NoRoom(str(error)) from error
+        with _disk():
+            _write_all(self._file, chunk)
         self._hash.update(chunk)
         self._size += size
 
     def finish(self) -> tuple[bytes, int]:
-        """Sync and close the file; id and size. Writing is over, committing or aborting is still to come."""
+        """Sync and close the file; id and size. Writing is over, committing or aborting is still to come. What needs
+        room is done by now, so that of several finished writers all can be committed. Raises: NoRoom.
+        """
+        sha = self._hash.digest()
         if not self._file.closed:
-            try:
-                self._file.flush()
+            with _disk():
                 os.fsync(self._file.fileno())
-            except OSError as error:
-                raise NoRoom(str(error)) from error
-            self._file.close()
-        return self._hash.digest(), self._size
+                self._store.path(sha).parent.mkdir(exist_ok=True)
+                self._file.close()
+        return sha, self._size
 
     def commit(self) -> tuple[bytes, int]:
-        """Make it a blob; id and size."""
+        """Make it a blob; id and size. Raises: NoRoom."""
         sha, size = self.finish()
         self._store._adopt(self._path, sha, size)
         self._reserved = 0
@@ -225,30 +229,52 @@ class Partial:
             self.abandon()
             raise NotTheBlob(f"more than {self.size_max} bytes")
         self._store._reserve(len(chunk))
+        reserved = self.have + len(chunk)
         try:
-            with self._path.open("ab") as file:
-                file.write(chunk)
-        except OSError as error:
-            self.abandon()
-            raise NoRoom(str(error)) from error
+            with _disk(), self._path.open("ab", buffering=0) as file:
+                _write_all(file, chunk)
+        except NoRoom:
+            self._path.unlink(missing_ok=True)
+            self._store._refund(reserved)
+            raise
 
     def commit(self) -> None:
-        """Check the whole and make it a blob; otherwise it is gone. Raises: NotTheBlob."""
-        self._path.touch()
-        with self._path.open("rb") as file:
-            os.fsync(file.fileno())
-            digest = hashlib.file_digest(file, "sha256").digest()
+        """Check the whole and make it a blob; otherwise it is gone. Raises: NotTheBlob, NoRoom."""
         have = self.have
-        if digest != self.sha:
+        try:
+            with _disk():
+                self._path.touch()
+                with self._path.open("rb") as file:
+                    os.fsync(file.fileno())
+                    digest = hashlib.file_digest(file, "sha256").digest()
+            if digest != self.sha:
+                raise NotTheBlob(f"{have} bytes with another hash")
+            self._store._adopt(self._path, self.sha, have)
+        except (NoRoom, NotTheBlob):
             self.abandon()
-            raise NotTheBlob(f"{have} bytes with another hash")
-        self._store._adopt(self._path, self.sha, have)
+            raise
 
     def abandon(self) -> None:
         """Drop what is here; the next download begins at zero."""
         have = self.have
         self._path.unlink(missing_ok=True)
         self._store._refund(have)
+
+
+@contextmanager
+def _disk() -> Iterator[None]:
+    """What a disk refuses is room."""
+    try:
+        yield
+    except OSError as error:
+        raise NoRoom(str(error)) from error
+
+
+def _write_all(file: FileIO, chunk: bytes) -> None:
+    """A disk that is nearly full takes the first part of a chunk and says nothing."""
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _size_of(path: Path) -> int:

@@ -12,20 +12,13 @@ from typing import IO, Self, cast
 
 import msgspec
 
+from runtime.archives import BROKEN, BoundedEntry
 from runtime.blobs import BlobStore, BlobWriter
-from runtime.outputs import ENTRIES_MAX, NotAResult, fault_of_path, manifest_of, result_root, selected
+from runtime.outputs import ENTRIES_MAX, FILES_MAX, NotAResult, fault_of_path, manifest_of, result_root, selected
 from runtime.task import OutputFile
 
-_HEADER_BYTES_MAX = 64 * 1024  # a long name or attribute list; more would be read into memory whole
 _OVERHEAD_BYTES = 8 * 1024  # headers and padding of one entry
 _CHUNK_BYTES = 1 << 20
-_EXTENDED = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
 
 
 class OutputsRefused(Exception):
@@ -65,12 +58,14 @@ def collect(stream: Iterable[bytes], selection: Selection, exit_code: int, blobs
                 fileobj=source, mode="r|", tarinfo=_Entry, bufsize=_CHUNK_BYTES, errorlevel=2, errors="surrogateescape"
             ) as archive:
                 for path, entry in _admitted(archive, selection):
+                    if len(files) == FILES_MAX:  # the manifest would say so too, but after all of them were written
+                        raise OutputsRefused(f"more than {FILES_MAX} files")
                     writer = writers.enter_context(blobs.writer())
                     _copy(archive, entry, writer)
                     sha, size = writer.finish()
                     pending.append(writer)
                     files.append(OutputFile(path, size, sha))
-        except (tarfile.TarError, UnicodeError, ValueError, EOFError) as error:
+        except BROKEN as error:
             raise OutputsRefused(f"the archive is broken: {error}") from None
         try:
             manifest = manifest_of(exit_code, files)
@@ -78,6 +73,7 @@ def collect(stream: Iterable[bytes], selection: Selection, exit_code: int, blobs
             raise OutputsRefused(error.what) from None
         last = writers.enter_context(blobs.writer())
         last.write(manifest)
+        last.finish()  # before the first commit: whatever fails, fails while there is still nothing to keep
         for writer in (*pending, last):
             writer.commit()
     ordered = tuple(sorted(files, key=lambda file: file.path.encode()))
@@ -91,6 +87,9 @@ def _admitted(archive: tarfile.TarFile, selection: Selection) -> Iterator[tuple[
     for count, entry in enumerate(archive, start=1):
         if count > ENTRIES_MAX:
             raise OutputsRefused(f"more than {ENTRIES_MAX} files and folders")
+        # Also of what is passed over: tarfile would look for its end in steps, for ever.
+        if not 0 <= entry.size <= room:
+            raise OutputsRefused(f"more than {selection.bytes_max} bytes, from {entry.name[:80]!r} on")
         path = _relative(entry.name, selection.prefix)
         if path is None:
             continue
@@ -99,8 +98,6 @@ def _admitted(archive: tarfile.TarFile, selection: Selection) -> Iterator[tuple[
         if path in seen:
             raise OutputsRefused(f"{path[:80]!r} is there twice")
         seen.add(path)
-        if entry.size > room:
-            raise OutputsRefused(f"more than {selection.bytes_max} bytes, from {path[:80]!r} on")
         room -= entry.size
         if entry.type == tarfile.DIRTYPE or not selected(path, selection.outputs, selection.volatile):
             continue
@@ -144,26 +141,21 @@ def _copy(archive: tarfile.TarFile, entry: tarfile.TarInfo, writer: BlobWriter) 
         left -= len(chunk)
 
 
-class _Entry(tarfile.TarInfo):
+class _Entry(BoundedEntry):
     """An entry that is refused where tarfile would be kind.
 
-    A long name or attribute list is refused before it is read into memory. And tarfile takes a header it cannot read,
-    or none at all, for the end of the archive: then a broken connection would look like a task that left fewer files.
+    It takes a header it cannot read, or none at all, for the end of the archive: then a broken connection would look
+    like a task that left fewer files.
     """
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         try:
-            entry = super().frombuf(buf, encoding, errors)
+            return super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError:
             if bytes(buf) == bytes(tarfile.BLOCKSIZE):
                 raise  # the one true end
             raise OutputsRefused("the archive is broken or ends too early") from None
-        if entry.size < 0:
-            raise OutputsRefused("an entry of negative size")
-        if entry.type in _EXTENDED and entry.size > _HEADER_BYTES_MAX:
-            raise OutputsRefused("an entry with a name or attributes beyond reason")
-        return entry
 
 
 class _Chunks:

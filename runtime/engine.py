@@ -32,7 +32,9 @@ class Engine(Protocol):
         """What a job descriptor calls this kind of engine."""
 
     async def probe(self) -> EngineInfo:
-        """Look whether the engine answers; never raises for one that does not."""
+        """Look whether the engine answers; never raises for one that does not. What could not be cleared away while it
+        did not answer is cleared away now.
+        """
 
     async def image_digest(self, reference: str) -> bytes | None:
         """The 32-byte digest of the image this engine holds under a name; None when it holds none."""
@@ -52,7 +54,8 @@ class Engine(Protocol):
     async def run(self, spec: TaskSpec, inputs: Mapping[str, Path], blobs: BlobStore, report: Report) -> Outcome:
         """Run one task to its end and keep its outputs as blobs.
 
-        `inputs` are the files to show at /in, by path. Cancellation stops the task and removes every trace of it before
+        `inputs` are the files to show at /in, by path. An engine that goes away is given some seconds to come back, and
+        the task is then run once more. Cancellation stops the task and removes every trace of it before
         it propagates.
         """
 
@@ -60,4 +63,6 @@ class Engine(Protocol):
         """Let go of the engine; no run may be under way."""
 
     async def reap(self) -> int:
-        """Stop and remove what an earlier life of this node left behind; how many things."""
+        """Stop and remove what an earlier life of this node left behind; how many things. An engine that does not
+        answer is remembered and done at the next probe.
+        """

@@ -14,11 +14,24 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from typing import IO, cast
 
+import msgspec
+
+from runtime.archives import BROKEN, BoundedEntry
 from runtime.blobs import BlobStore
 
 CONFIG_BYTES_MAX = 1 << 20
 LAYERS_MAX = 128  # engines stop at 127
 _CHUNK_BYTES = 1 << 20
+
+
+class _Rootfs(msgspec.Struct):
+    diff_ids: list[str]
+
+
+class _Config(msgspec.Struct):
+    """The part of a configuration that counts here; the rest is passed over and never becomes objects."""
+
+    rootfs: _Rootfs
 
 
 class NotAnImage(ValueError):
@@ -30,9 +43,9 @@ def layers_of(config: bytes) -> tuple[bytes, ...]:
     if len(config) > CONFIG_BYTES_MAX:
         raise NotAnImage(f"a configuration of more than {CONFIG_BYTES_MAX} bytes")
     try:
-        names = json.loads(config)["rootfs"]["diff_ids"]
+        names = msgspec.json.decode(config, type=_Config).rootfs.diff_ids
         layers = tuple(bytes.fromhex(name.removeprefix("sha256:")) for name in names)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise NotAnImage(f"a configuration that cannot be read: {error}"[:200]) from None
     if not 0 < len(layers) <= LAYERS_MAX or any(len(layer) != 32 for layer in layers):
         raise NotAnImage(f"not 1 to {LAYERS_MAX} layers named by SHA-256")
@@ -54,7 +67,8 @@ def keep(saved: Iterable[bytes], digest: bytes, layers: tuple[bytes, ...], blobs
     """
     wanted = {digest, *layers}
     try:
-        with tarfile.open(fileobj=cast("IO[bytes]", _Readable(saved)), mode="r|", bufsize=_CHUNK_BYTES) as archive:
+        source = cast("IO[bytes]", _Readable(saved))
+        with tarfile.open(fileobj=source, mode="r|", tarinfo=BoundedEntry, bufsize=_CHUNK_BYTES) as archive:
             for entry in archive:
                 content = archive.extractfile(entry) if entry.isreg() else None
                 if content is None:
@@ -64,7 +78,7 @@ def keep(saved: Iterable[bytes], digest: bytes, layers: tuple[bytes, ...], blobs
                         writer.write(chunk)
                     if writer.finish()[0] in wanted:
                         writer.commit()
-    except tarfile.TarError as error:
+    except BROKEN as error:
         raise NotAnImage(f"the engine saved something unreadable: {error}") from None
     if any(not blobs.has(sha) for sha in wanted):
         raise NotAnImage("the engine does not keep this image as it was built")
@@ -88,14 +102,18 @@ def verify(digest: bytes, blobs: BlobStore) -> None:
         size, content = blobs.size(layer), 0
         try:
             # "r:" takes no compression: an engine would unpack a compressed layer before it finds the hash is another.
-            with tarfile.open(blobs.path(layer), mode="r:") as entries:
+            with tarfile.open(blobs.path(layer), mode="r:", tarinfo=BoundedEntry) as entries:
                 for entry in entries:
-                    if entry.issparse():
-                        raise NotAnImage("a layer with sparse files")
+                    # tarfile keeps all it has seen; a layer may have millions.
+                    entries.members.clear()  # type: ignore[attr-defined]
+                    if entry.size < 0 or entry.issparse():
+                        raise NotAnImage("a layer with sparse files, or a file of negative size")
                     content += entry.size if entry.isreg() else 0
                     if content > size:
                         raise NotAnImage("a layer that holds more than it is long")
-        except (tarfile.TarError, ValueError) as error:
+        except NotAnImage:
+            raise
+        except BROKEN as error:
             raise NotAnImage(f"a layer that cannot be read: {error}") from None
 
 

@@ -7,6 +7,7 @@ honest machines could write differently: no times, owners, modes or order of cre
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import pairwise
 from typing import Annotated
 
 from msgspec import Meta
@@ -22,6 +23,7 @@ ENTRIES_MAX = 2 * FILES_MAX  # files and folders; also the inodes of the volume,
 PATH_BYTES_MAX = 1_024
 PART_BYTES_MAX = 255  # what a file system takes
 DEPTH_MAX = 16
+_NO_PARTS = frozenset({"", ".", ".."})
 _VERSION = "nexapod/result/1"
 _BIG = 2**63 - 1
 
@@ -93,13 +95,13 @@ def _check(paths: tuple[str, ...]) -> None:
     for path in paths:
         if why := fault_of_path(path):
             raise NotAResult(f"{path[:80]!r} {why}")
-    known = set(paths)
-    if len(known) != len(paths):
+    if len(set(paths)) != len(paths):
         raise NotAResult("a path is there twice")
-    for path in paths:
-        parts = path.split("/")
-        if any("/".join(parts[:depth]) in known for depth in range(1, len(parts))):
-            raise NotAResult(f"{path[:80]!r} lies below a file")
+    # With the lowest character between its parts, what lies below a path comes right behind it.
+    ordered = sorted(path.replace("/", "\0") for path in paths)
+    for above, path in pairwise(ordered):
+        if path.startswith(above + "\0"):
+            raise NotAResult(f"{path.replace(chr(0), '/')[:80]!r} lies below a file")
 
 
 def safe_path(path: str) -> bool:
@@ -124,9 +126,9 @@ def fault_of_path(path: str) -> str:
     parts = path.split("/")
     if len(parts) > DEPTH_MAX:
         return f"is more than {DEPTH_MAX} folders deep"
-    if any(part in ("", ".", "..") for part in parts):
+    if not _NO_PARTS.isdisjoint(parts):
         return "is not a plain relative path"
-    if any(len(part.encode()) > PART_BYTES_MAX for part in parts):
+    if len(raw) > PART_BYTES_MAX and any(len(part.encode()) > PART_BYTES_MAX for part in parts):
         return f"has a part of more than {PART_BYTES_MAX} bytes"
     return ""
 

@@ -31,6 +31,9 @@ _DISK_BYTES_MIN = 1 << 20
 _CPUS_MILLI_MIN = 10
 IMAGE_VOLUMES_MAX = 8
 
+# An engine that stops, or a person, ends a task at once: what it would do with a notice is no result anyway.
+_STOP_SIGNAL = "SIGKILL"
+
 Config = dict[str, object]
 
 
@@ -83,6 +86,7 @@ def task_container(spec: TaskSpec, mounted: Mounted) -> Config:
         "Env": [f"{name}={value}" for name, value in environment(spec).items()],
         "Labels": mounted.labels,
         "Healthcheck": {"Test": ["NONE"]},  # an image's own would run beside the task
+        "StopSignal": _STOP_SIGNAL,
         "HostConfig": _task_host(spec, mounted),
     }
     if spec.command:
@@ -139,6 +143,7 @@ def holder_container(image: str, volume: str, labels: dict[str, str]) -> Config:
         "Entrypoint": [PROGRAM],
         "Cmd": [],
         "Labels": labels,
+        "StopSignal": _STOP_SIGNAL,
         "HostConfig": _box(HOLDER_BYTES, 4) | {"Mounts": [_out_mount(volume)], "LogConfig": {"Type": "none"}},
     }
 

@@ -41,9 +41,8 @@ class Runner:
         Cancellation: safe; reaping may be repeated.
         """
         infos = await self.probe()
-        for info in infos:
-            if info.ready:
-                await self.engines[info.name].reap()
+        for engine in self.engines.values():
+            await engine.reap()
         return infos
 
     async def probe(self) -> tuple[EngineInfo, ...]:
@@ -87,7 +86,8 @@ class Runner:
             if missing:
                 more = f" and {len(missing) - _SHOWN_MAX} more" if len(missing) > _SHOWN_MAX else ""
                 return Broke(Reason.INPUT_MISSING, ", ".join(missing[:_SHOWN_MAX]) + more)
-            if not await engine.has_image(spec.image_digest):
+            # An engine that does not answer has no image either; what to say of that, it knows best.
+            if not await engine.has_image(spec.image_digest) and (await engine.probe()).ready:
                 report(RunState.PULLING)
                 if why := await self._obtain(engine, spec):
                     return Broke(Reason.IMAGE_MISSING, f"{spec.image}: {why}")

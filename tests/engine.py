@@ -8,6 +8,7 @@ import io
 import os
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import tarfile
@@ -29,43 +30,139 @@ def engine_host() -> Iterator[str]:
     """The address of an engine that answers, for as long as the context lasts."""
     if host := os.environ.get("DOCKER_HOST"):
         yield host
-    elif os.geteuid() == 0 and shutil.which("dockerd") and shutil.which("unshare"):
-        with _private_engine() as host:
-            yield host
-    elif os.environ.get("CI") == "true" or os.environ.get("NEXAPOD_REQUIRE_DOCKER") == "1":
-        pytest.fail("a container engine is required here: set DOCKER_HOST, or run as root with dockerd installed")
+    elif _can_be_private():
+        with private_engine() as engine:
+            yield engine.host
     else:
-        pytest.skip("no container engine: set DOCKER_HOST, or run as root with dockerd installed")
+        _none("set DOCKER_HOST, or run as root with dockerd installed")
+
+
+def _can_be_private() -> bool:
+    return os.geteuid() == 0 and all(map(shutil.which, ("dockerd", "unshare", "nsenter")))
+
+
+def _none(remedy: str) -> None:
+    if os.environ.get("CI") == "true" or os.environ.get("NEXAPOD_REQUIRE_DOCKER") == "1":
+        pytest.fail(f"a container engine is required here: {remedy}")
+    pytest.skip(f"no container engine: {remedy}")
 
 
 @contextmanager
-def _private_engine() -> Iterator[str]:
+def private_engine(*options: str) -> Iterator["PrivateEngine"]:
+    """An engine of the test's own, which may be killed and started again; nothing of it stays."""
     # A short path of its own: the name of a unix socket has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="nxpd-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o711)
-        host = f"unix://{folder}/d.sock"
-        options = f"--data-root {folder}/data --exec-root {folder}/exec -H {host} --pidfile {folder}/pid"
-        # Its own network namespace: an engine without a bridge removes the one of the engine that is already here.
-        command = f"ip link set lo up; exec dockerd --bridge none --iptables=false {options}"
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(["unshare", "-n", "sh", "-c", command], stdout=log, stderr=log)
+        engine = PrivateEngine(folder, options)
         try:
-            _until_ready(host, process, folder / "log")
-            yield host
+            engine.start()
+            yield engine
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
+            engine.end()
+
+
+class PrivateEngine:
+    """dockerd in a network, mount and process namespace of its own: it cannot touch the bridges of the engine that is
+    already here, and when the namespaces end, the kernel ends every container and every mount with them.
+    """
+
+    def __init__(self, folder: Path, options: tuple[str, ...]) -> None:
+        self._folder, self._options = folder, options
+        self.host = f"unix://{folder}/d.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+        # The shell waits, so it reaps what an engine that was killed leaves to it.
+        first = "mount -t proc proc /proc && ip link set lo up && { sleep infinity & wait; }"
+        spaces = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "slave"]
+        self._spaces = subprocess.Popen(["unshare", *spaces, "sh", "-c", first])
+
+    def start(self) -> None:
+        """Start it, again or for the first time, and wait until it answers."""
+        folder = self._folder
+        command = ["nsenter", "-t", str(self._first_process()), "--net", "--mount", "--pid", "dockerd"]
+        command += ["--bridge", "none", "--iptables=false", "--data-root", f"{folder}/data", *self._options]
+        command += ["--exec-root", f"{folder}/exec", "-H", self.host, "--pidfile", f"{folder}/pid"]
+        Path(folder, "d.sock").unlink(missing_ok=True)
+        with (folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        _until_ready(self.host, self._process, folder / "log")
+
+    def kill(self) -> None:
+        """kill -9 of dockerd and its containerd. Containers go on: each hangs on a process of its own."""
+        for pid in self._pids():
+            os.kill(pid, signal.SIGKILL)
+        self._wait()
+
+    def stop(self) -> None:
+        """End it as an operator does: it stops its containers first."""
+        os.kill(self._pids()[0], signal.SIGTERM)
+        self._wait()
+
+    def freeze(self) -> None:
+        """Let it take connections and answer none, until it is thawed."""
+        os.kill(self._pids()[0], signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on; nsenter has stopped as well, and takes dockerd along."""
+        assert self._process is not None, "the engine runs"
+        for pid in (self._process.pid, self._pids()[0]):
+            os.kill(pid, signal.SIGCONT)
+
+    def end(self) -> None:
+        """End everything in its namespaces."""
+        self._spaces.kill()  # --kill-child takes the first process of the namespaces along
+        self._spaces.wait()
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._process is not None:
+            self._process.wait(timeout=60)
+            self._process = None
+
+    def _pids(self) -> list[int]:
+        """dockerd, then its children."""
+        assert self._process is not None, "the engine runs"
+        (dockerd,) = _children(self._process.pid)
+        return [dockerd, *_children(dockerd)]
+
+    def _first_process(self) -> int:
+        """The first process of the namespaces, once they are made ready: it has a child then that sleeps."""
+        for _ in range(_READY_S * 10):
+            for first in _children(self._spaces.pid):
+                if any(_name(pid) == "sleep" for pid in _children(first)):
+                    return first
+            try:
+                code = self._spaces.wait(timeout=0.1)
+            except subprocess.TimeoutExpired:
+                continue
+            pytest.fail(f"no namespaces for a private engine: unshare exited with {code}")
+        pytest.fail("no namespaces for a private engine in time")
+
+
+def _children(pid: int) -> list[int]:
+    """The children a process has now; none when it is gone."""
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _until_ready(host: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
     """Ask until it answers. An engine says nothing when it is ready, so there is nothing to wait for but the answer."""
     for _ in range(_READY_S * 10):
         try:
-            if Path(host.removeprefix("unix://")).exists():
-                docker.APIClient(base_url=host, version="auto", timeout=5).close()
-                return
-            raise FileNotFoundError(host)
+            with socket.socket(socket.AF_UNIX) as door:  # the SDK leaks its socket where nobody listens
+                door.connect(host.removeprefix("unix://"))
+            docker.APIClient(base_url=host, version="auto", timeout=5).close()
+            return
         except (DockerException, OSError):
             try:
                 process.wait(timeout=0.1)
@@ -73,6 +170,12 @@ def _until_ready(host: str, process: "subprocess.Popen[bytes]", log: Path) -> No
                 continue
             break
     pytest.fail(f"the private engine did not start: {log.read_text()[-2000:]}")
+
+
+def require_private_engine() -> None:
+    """Skip, or fail where one is required, when this machine cannot run an engine of the test's own."""
+    if not _can_be_private():
+        _none("run as root with dockerd installed")
 
 
 def busybox_image(api: Any, tag: str, extra: Mapping[str, bytes] | None = None, changes: tuple[str, ...] = ()) -> bytes:

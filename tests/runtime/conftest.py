@@ -1,6 +1,11 @@
-"""One engine and one image for all tests of the room; a fresh blob store for each."""
+"""One engine and one image for all tests of the room; a fresh blob store and an adapter for each.
 
-from collections.abc import Callable, Iterator
+NEXAPOD_SANDBOX_WITHOUT names a line of the sandbox (sandbox_lines.py) to be left out, to show which test then fails.
+"""
+
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +13,10 @@ import docker
 import pytest
 
 from runtime.blobs import BlobStore
-from runtime.task import Limits, TaskSpec
+from runtime.docker import DockerEngine
+from runtime.task import Limits, Outcome, TaskSpec
 from tests import engine as test_engine
+from tests.runtime import boxes, sandbox_lines
 
 MIB = 1 << 20
 
@@ -46,3 +53,49 @@ def _task(**changes: Any) -> TaskSpec:
 def task() -> Callable[..., TaskSpec]:
     """Makes a task; limits and fields by name."""
     return _task
+
+
+@pytest.fixture(scope="session", autouse=True)
+def weakened() -> Iterator[None]:
+    """The sandbox without one of its lines, when that is asked for."""
+    with pytest.MonkeyPatch.context() as patch:
+        if line := os.environ.get("NEXAPOD_SANDBOX_WITHOUT"):
+            sandbox_lines.leave_out(line, patch)
+        yield
+
+
+@pytest.fixture(scope="session")
+def x86(api: Any) -> None:
+    if api.version()["Arch"] != "amd64":
+        pytest.skip("the programs that make system calls are written for x86-64")
+
+
+@pytest.fixture(scope="session")
+def image(api: Any) -> bytes:
+    return test_engine.busybox_image(api, "nexapod-test:1", boxes.programs())
+
+
+@pytest.fixture
+async def docker_engine(
+    engine_host: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[DockerEngine]:
+    """An adapter of its own for each test, which leaves nothing behind."""
+    node = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]
+    adapter = DockerEngine(node=node, scratch=tmp_path / "scratch", host=engine_host, back_s=1.0)
+    assert (await adapter.probe()).ready
+    yield adapter
+    assert await adapter.reap() == 0, "a run left a container, a volume or a folder behind"
+    await adapter.aclose()
+
+
+@pytest.fixture
+def sh(
+    docker_engine: DockerEngine, image: bytes, blobs: BlobStore, task: Callable[..., TaskSpec]
+) -> Callable[..., Any]:
+    """Runs a shell script as a task."""
+
+    async def run(script: str, **changes: Any) -> Outcome:
+        spec = task(**({"image_digest": image, "command": ("/bin/sh", "-c", script)} | changes))
+        return await docker_engine.run(spec, {}, blobs, lambda state: None)
+
+    return run
