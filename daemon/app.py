@@ -23,7 +23,7 @@ from daemon.core.states import DutyState
 from daemon.core.step import CapacityChanged, ClaimHeard, DescriptorHeld, PeerCame
 from daemon.errands import Errands
 from daemon.host import Mesh
-from daemon.lending import GB, Lending, OwnAdvert, lent, slots_of
+from daemon.lending import GB, Lending, OwnAdvert
 from daemon.local.api import make_api
 from daemon.local.desk import Desk
 from daemon.local.server import serve_local
@@ -44,6 +44,7 @@ from nexapod.config import Config
 from nexapod.errors import PeerError, Unavailable
 from nexapod.events import Event, make_genesis
 from nexapod.home import Home
+from nexapod.limits import EXECUTIONS_HELD_MAX
 from nexapod.messages import Offer
 from runtime.blobs import BlobStore
 from runtime.docker import DockerEngine
@@ -129,10 +130,10 @@ async def _stand_until_stopped(home: Home, config: Config, desk: Desk, engines: 
 @asynccontextmanager
 async def _runner(home: Home, config: Config, engines: dict[str, Engine]) -> AsyncIterator[tuple[Runner, Lending]]:
     """The engines of this machine, swept clean of an earlier life, and what they lend."""
-    profile = lent(await trio.to_thread.run_sync(probe, home.data), config)
+    machine = await trio.to_thread.run_sync(probe, home.data)
     blobs = await trio.to_thread.run_sync(BlobStore, home.blobs_dir, config.disk_gb * GB)
-    runner = Runner(engines, blobs, max(1, slots_of(profile, config)))
-    lending = Lending(config, profile, await runner.start())
+    runner = Runner(engines, blobs, EXECUTIONS_HELD_MAX)  # the core counts slots, which may change meanwhile
+    lending = Lending(config, machine, await runner.start())
     for info in lending.engines:
         log.info("engine %s %s: %s", info.name, info.version, "ready" if info.ready else info.why)
     try:
@@ -191,8 +192,8 @@ async def _stand(node: Node, ledger: Ledger, runner: Runner, lending: Lending, d
         await nursery.start(neighbours.serve)
         await nursery.start(connections.serve)
         nursery.start_soon(_listen, gossip, parts)
+        nursery.start_soon(_charge, gossip, parts)
         nursery.start_soon(_look_at_engines, parts, runner)
-        neighbours.learn(own.raw(lending, mesh.addresses(), now()))
         desk.parts = parts
         log.info("node %s stands on network %s at %s", node.peer, node.netid.hex()[:12], ", ".join(mesh.addresses()))
 
@@ -232,7 +233,7 @@ async def _listen(gossip: Gossip, parts: Parts) -> None:
                 heard.append(gossip.received.receive_nowait())
             except trio.WouldBlock:
                 break
-        events = [item.payload for item in heard if item.topic != "claims"]
+        events = [(item.author, item.payload) for item in heard if item.topic != "claims"]
         if events:
             await _hear_events(events, parts)
         for item in heard:
@@ -240,14 +241,25 @@ async def _listen(gossip: Gossip, parts: Parts) -> None:
                 await _hear_claim(item.author, item.payload, parts)
 
 
-async def _hear_events(raws: list[bytes], parts: Parts) -> None:
+async def _hear_events(events: list[tuple[bytes, bytes]], parts: Parts) -> None:
+    """Events with who signed the message they came in: the author, not whoever passed it on, answers for them."""
     try:
-        ingested = await parts.loop.ingest(raws)
+        ingested = await parts.loop.ingest([raw for _, raw in events])
+        if not any(breach.cost for breach in ingested.refused):
+            return
+        for author in dict.fromkeys(author for author, _ in events):
+            alone = await parts.loop.ingest([raw for by, raw in events if by == author])  # what is known costs a hash
+            for breach in alone.refused:
+                log.debug("gossiped event: %s", breach)
+                await parts.neighbours.blame(author, breach)
     except Unavailable as error:
         log.debug("%s", error)
-        return
-    for breach in ingested.refused:
-        log.debug("gossiped event: %s", breach)
+
+
+async def _charge(gossip: Gossip, parts: Parts) -> None:
+    """Neighbours that passed on what no honest one does answer for it."""
+    async for neighbour, breach in gossip.breaches:
+        await parts.neighbours.blame(neighbour, breach)
 
 
 async def _hear_claim(author: bytes, raw: bytes, parts: Parts) -> None:
@@ -273,7 +285,7 @@ async def _look_at_engines(parts: Parts, runner: Runner) -> None:
         capacity = lending.capacity(now().mono_ms / 1000)
         if capacity != parts.core.worker.capacity:
             await parts.loop.tell(CapacityChanged(capacity))
-            parts.directory.advert_changed()
+            parts.neighbours.advert_changed()
         for offer, seen in list(parts.core.worker.offers.items()):
             if seen.descriptor is None or seen.image_here:
                 continue

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
+from daemon.blame import Bans
 from daemon.host import Mesh
 from nexapod.errors import Unavailable
 from nexapod.limits import ADDRESSES_MAX, PEERS_MAX
@@ -45,6 +46,7 @@ class _Known:
     next_at: float
     failures: int = 0
     dialling: bool = False
+    away_until: float = -math.inf
 
 
 class Dialer:
@@ -88,6 +90,14 @@ class Dialer:
         """Dial this peer no more."""
         self._known.pop(key, None)
 
+    def send_away(self, key: PeerKey, until: float) -> None:
+        """Forget this peer, or if it must be kept, do not dial it before then."""
+        peer = self._known.get(key)
+        if peer is not None and peer.keep:
+            peer.away_until = until
+        else:
+            self.forget(key)
+
     def due(self, connected: frozenset[PeerKey], now: float) -> list[tuple[PeerKey, tuple[str, ...]]]:
         """Whom to dial now, most wanted first; each must be answered with `succeeded` or `failed`."""
         dialling = sum(peer.dialling for peer in self._known.values())
@@ -96,7 +106,7 @@ class Dialer:
         out: list[tuple[PeerKey, tuple[str, ...]]] = []
         for key in sorted(self._waiting(connected), key=self._rank):
             peer = self._known[key]
-            if peer.next_at > now or len(out) >= room or (not peer.keep and len(out) >= wanted):
+            if max(peer.next_at, peer.away_until) > now or len(out) >= room or (not peer.keep and len(out) >= wanted):
                 continue
             peer.dialling = True
             out.append((key, peer.addresses))
@@ -145,17 +155,32 @@ class Connections:
     def __init__(self, mesh: Mesh, jitter: Callable[[], float] = random.random) -> None:
         self._mesh, self._jitter = mesh, jitter
         self._dialer = Dialer()
+        self._bans = Bans()
+        mesh.refuses = self.refuses
         self._pulses: dict[PeerKey, _Pulse] = {}
         self._wake = trio.Event()
 
     def learn(self, key: PeerKey, addresses: Sequence[str], keep: bool = False) -> None:
         """A peer exists. `keep`: it stays connected and is never forgotten (seeds, witnesses, partners of a job)."""
-        if key != self._mesh.key and self._dialer.learn(key, addresses, keep, trio.current_time()):
+        if (
+            key != self._mesh.key
+            and not self.refuses(key)
+            and self._dialer.learn(key, addresses, keep, trio.current_time())
+        ):
             self._wake.set()
 
     def forget(self, key: PeerKey) -> None:
         """Dial this peer no more; an open connection stays open."""
         self._dialer.forget(key)
+
+    def refuses(self, key: PeerKey) -> bool:
+        """Whether this peer was sent away and is not wanted back yet."""
+        return self._bans.holds(key, trio.current_time())
+
+    async def send_away(self, key: PeerKey) -> None:
+        """Hang up on a peer and have nothing to do with it for a while, longer each time."""
+        self._dialer.send_away(key, self._bans.add(key, trio.current_time()))
+        await self._mesh.disconnect(key)
 
     def latency_s(self, key: PeerKey) -> float | None:
         """Seconds of the last answered ping to a connected peer."""

@@ -6,10 +6,13 @@ protocols. Each guard is one small function whose docstring names the failure it
 
 import importlib.metadata
 import inspect
+import ipaddress
 import logging
 import os
 import weakref
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import libp2p.crypto.serialization as key_serialization
@@ -36,7 +39,7 @@ from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
 from nexapod.errors import LocalError
-from nexapod.limits import HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS, STREAMS_PER_PEER
+from nexapod.limits import HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS, PEERS_MAX, STREAMS_PER_PEER
 
 LIBP2P_VERSION = "0.8.1"
 NEGOTIATION_BYTES_MAX = 64 * 1024  # one multistream frame, read before anyone proved who they are
@@ -45,9 +48,18 @@ WINDOW_SLACK = 64 * 1024  # what a stream may overdraw in its life: one frame
 STREAMS_KEPT_MAX = 2 * STREAMS_PER_PEER  # streams a connection may hold half-open, both directions
 SUBSCRIPTION_QUEUE = 4096  # gossip messages waiting for us on one topic; beyond, dropped by the library
 RPC_QUEUE = 1024  # gossip messages waiting for one peer; beyond, dropped by the library
+HANDSHAKES_PER_S = 10.0  # new connections of one address, in the long run: each costs us 5 to 15 ms
+HANDSHAKES_AT_ONCE = 64.0  # new connections of one address after a while of none: a lab behind one address
+CONNECTIONS_IN_MAX = PEERS_MAX - 40  # that came to us; the others are for peers we choose
+CONNECTIONS_PER_ADDRESS = 100  # open at a time: whoever wants to surround us needs more than one address
+ADDRESSES_COUNTED = 4096  # addresses whose handshakes are counted; the one silent for longest starts over
+STREAMS_PER_S = 100.0  # streams one connection may open in the long run; further ones wait, unread
+STREAMS_AT_ONCE = 512.0  # streams it may open after a while of none
 DHT_RECORDS_MAX = 4096  # records kept for others: 4096 x 5 KiB is 20 MiB
 DHT_PROVIDED_MAX = 8192  # keys whose providers we remember for others, 20 providers each
 DHT_MESSAGE_BYTES_MAX = 256 * 1024  # one DHT message; 20 peers with their signed records are 20 KiB
+DHT_STREAMS_PER_PEER = 4  # of the twelve the library answers at once
+DHT_STREAM_S = 30.0  # how long one may stay open: it is a question and its answer
 DIAL_HEAD_START_S = 0.02  # wait between two addresses of one dial; the library waits 250 ms even after success
 PUBSUB_READ_BYTES = 64 * 1024  # one read from a gossip stream, instead of one per byte of a length prefix
 CLOSE_S = 2.0  # how long closing a broken connection may take
@@ -61,6 +73,7 @@ _NAMES: tuple[tuple[Any, str, tuple[str, ...] | None], ...] = (
     (swarm.Swarm, "_do_handle_inbound_connection", ("self", "read_write_closer", "maddr", "failure_event")),
     (swarm.Swarm, "_build_remote_multiaddr", ("self", "read_write_closer")),
     (swarm.Swarm, "upgrade_inbound_raw_conn", ("self", "raw_conn", "maddr")),
+    (swarm.Swarm, "add_conn", ("self", "muxed_conn", "direction")),
     (swarm.Swarm, "unblock_peer", ("self", "peer_id")),
     (swarm.Swarm, "dial_addr", ("self", "addr", "peer_id", "source")),
     (swarm.Swarm, "set_resource_manager", ("self", "resource_manager", "enable_stream_semaphore")),
@@ -86,6 +99,7 @@ _NAMES: tuple[tuple[Any, str, tuple[str, ...] | None], ...] = (
     (kad_dht, "MAX_DHT_MESSAGE_SIZE", None),
     (peer_routing, "MAX_DHT_MESSAGE_SIZE", None),
     (provider_store, "MAX_DHT_MESSAGE_SIZE", None),
+    (kad_dht.KadDHT, "handle_stream", ("self", "stream")),
     (provider_store.ProviderStore, "add_provider", ("self", "key", "provider")),
     (provider_store.ProviderStore, "_get_providers_from_peer_with_closers", ("self", "peer_id", "key")),
     (key_serialization, "key_type_to_public_key_deserializer", None),
@@ -107,12 +121,14 @@ def install() -> None:
     _bound_windows()
     _bound_inbound()
     _dial_nobody()
+    _pace_streams()
     _contain_streams()
     _contain_connections()
     _contain_pubsub()
     _widen_queues()
     _lighten_pubsub()
     _bound_dht()
+    _share_dht()
     _know_one_kind_of_key()
     swarm._HAPPY_EYEBALLS_DELAY = DIAL_HEAD_START_S
 
@@ -239,61 +255,113 @@ def _bound_windows() -> None:
     muxer_multistream.Yamux = _GuardedYamux
 
 
+class _Bucket:
+    """How often something may happen: `per_s` in the long run, `most` at once."""
+
+    def __init__(self, per_s: float, most: float) -> None:
+        self._per_s, self._most, self._left, self._at = per_s, most, most, trio.current_time()
+
+    def take(self) -> float:
+        """Pay for one more; the seconds until it may happen."""
+        now = trio.current_time()
+        self._left = min(self._most, self._left + (now - self._at) * self._per_s) - 1
+        self._at = now
+        return max(0.0, -self._left / self._per_s)
+
+    def give_back(self) -> None:
+        self._left += 1
+
+
 class _Gate:
-    """Half-open connections of one host, counted in all and by remote address."""
+    """Connections that came to one host: half-open and open ones, in all and by remote address, and how fast."""
 
     def __init__(self) -> None:
-        self.total = 0
-        self.by_address: dict[str, int] = {}
+        self.half_open: Counter[str] = Counter()
+        self.open: Counter[str] = Counter()
+        self._paces: OrderedDict[str, _Bucket] = OrderedDict()
 
-    def enter(self, address: str) -> bool:
-        count = self.by_address.get(address, 0)
-        if self.total >= HANDSHAKES_MAX or count >= HANDSHAKES_PER_ADDRESS:
-            return False
-        self.total += 1
-        self.by_address[address] = count + 1
-        return True
+    def admits(self, address: str) -> bool:
+        """Whether one more may begin its handshake."""
+        return (
+            self.half_open.total() < HANDSHAKES_MAX
+            and self.half_open.total() + self.open.total() < CONNECTIONS_IN_MAX
+            and self.half_open[address] < HANDSHAKES_PER_ADDRESS
+            and self.open[address] < CONNECTIONS_PER_ADDRESS
+            and self._in_time(address)
+        )
 
-    def leave(self, address: str) -> None:
-        self.total -= 1
-        left = self.by_address[address] - 1
-        if left:
-            self.by_address[address] = left
-        else:
-            del self.by_address[address]
+    def _in_time(self, address: str) -> bool:
+        pace = self._paces.pop(address, None) or _Bucket(HANDSHAKES_PER_S, HANDSHAKES_AT_ONCE)
+        self._paces[address] = pace  # newest last
+        if len(self._paces) > ADDRESSES_COUNTED:
+            self._paces.popitem(last=False)
+        if not pace.take():
+            return True
+        pace.give_back()
+        return False
 
 
-def _remote_ip(closer: Any) -> str:
+@contextmanager
+def _counted(counts: Counter[str], address: str) -> Iterator[None]:
+    counts[address] += 1
     try:
-        return str(closer.stream.socket.getpeername()[0])
-    except (OSError, AttributeError):
+        yield
+    finally:
+        counts[address] -= 1
+        if not counts[address]:
+            del counts[address]
+
+
+def _remote_network(closer: Any) -> str:
+    """The address of a stranger, or of an IPv6 one its /64: that is what one machine is given."""
+    try:
+        address = ipaddress.ip_address(closer.stream.socket.getpeername()[0].partition("%")[0])
+    except (OSError, AttributeError, ValueError):
         return "unknown"  # strangers without an address share one quota
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
 
 
 def _bound_inbound() -> None:
-    """Stops the lifetime cap of 250 inbound connections, and one address holding every handshake slot."""
+    """Stops the lifetime cap of 250 inbound connections, and one address that takes every handshake or connection."""
     gates: weakref.WeakKeyDictionary[Any, _Gate] = weakref.WeakKeyDictionary()
 
     async def inbound(self: Any, read_write_closer: Any, maddr: Any, failure_event: Any) -> None:
         gate = gates.setdefault(self, _Gate())
-        address = _remote_ip(read_write_closer)
+        address = _remote_network(read_write_closer)
         raw = RawConnection(read_write_closer, False)
         try:
-            if not gate.enter(address):
-                log.debug("too many handshakes from %s", address)
+            if not gate.admits(address):
+                log.debug("too many connections from %s", address)
                 return
-            try:
+            with _counted(gate.half_open, address):
                 muxed = await self.upgrade_inbound_raw_conn(raw, maddr)
-            finally:
-                gate.leave(address)
             # The library waits here for the end of the host; the slot belongs to the connection.
-            await muxed.event_closed.wait()
+            with _counted(gate.open, address):
+                await muxed.event_closed.wait()
         except Exception as error:  # noqa: BLE001 - a failed handshake is the stranger's affair, whatever it raised
             log.debug("inbound connection from %s failed: %r", address, error)
         finally:
             await _close_quietly(raw.close)
 
     swarm.Swarm._do_handle_inbound_connection = inbound
+
+
+def choose(network: Any, turns_away: Callable[[Any], bool]) -> None:
+    """Stops whoever was sent away from coming back at once, and one peer from taking every connection of a host.
+
+    `turns_away(peer id)` is asked about each connection once its key is proven and before anything else happens.
+    """
+    add = network.add_conn
+
+    async def add_conn(muxed_conn: Any, direction: str = "unknown") -> Any:
+        if turns_away(muxed_conn.peer_id):
+            await _close_quietly(muxed_conn.secured_conn.close)
+            raise RawConnError("this peer is turned away")
+        return await add(muxed_conn, direction=direction)
+
+    network.add_conn = add_conn
 
 
 async def _close_quietly(close: Callable[[], Any]) -> None:
@@ -326,6 +394,20 @@ def _contain_streams() -> None:
             count[0] -= 1
 
     basic_host.BasicHost._swarm_stream_handler = contained
+
+
+def _pace_streams() -> None:
+    """Stops one peer from taking most of our time with streams it opens and closes as fast as it can."""
+    handle = basic_host.BasicHost._swarm_stream_handler
+    paces: weakref.WeakKeyDictionary[Any, _Bucket] = weakref.WeakKeyDictionary()
+
+    async def paced(self: Any, net_stream: Any) -> None:
+        pace = paces.get(net_stream.muxed_conn) or _Bucket(STREAMS_PER_S, STREAMS_AT_ONCE)
+        paces[net_stream.muxed_conn] = pace
+        await trio.sleep(pace.take())
+        await handle(self, net_stream)
+
+    basic_host.BasicHost._swarm_stream_handler = paced
 
 
 def _dial_nobody() -> None:
@@ -443,6 +525,28 @@ def _bound_dht() -> None:
             add(self, key, provider)
 
     provider_store.ProviderStore.add_provider = add_provider
+
+
+def _share_dht() -> None:
+    """Stops one peer from keeping all of the DHT's streams open, so that nobody else is answered."""
+    handle = kad_dht.KadDHT.handle_stream
+    held: weakref.WeakKeyDictionary[Any, list[int]] = weakref.WeakKeyDictionary()
+
+    async def shared(self: Any, stream: Any) -> None:
+        count = held.setdefault(stream.muxed_conn, [0])
+        if count[0] >= DHT_STREAMS_PER_PEER:
+            await _close_quietly(stream.reset)
+            return
+        count[0] += 1
+        try:
+            with trio.move_on_after(DHT_STREAM_S) as scope:
+                await handle(self, stream)
+            if scope.cancelled_caught:
+                await _close_quietly(stream.reset)
+        finally:
+            count[0] -= 1
+
+    kad_dht.KadDHT.handle_stream = shared
 
 
 def _know_one_kind_of_key() -> None:

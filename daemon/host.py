@@ -12,7 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import psutil
@@ -31,7 +31,7 @@ from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr
 
 from daemon import guards, streams
-from daemon.streams import BlobServer, BlobSize, PeerKey, ReadBlob, RequestServer, Service
+from daemon.streams import BlobServer, BlobSize, Charge, PeerKey, ReadBlob, RequestServer, Service
 from nexapod.errors import LocalError, PeerError, Unavailable
 from nexapod.identity import Key, key_of_peer_id, peer_id
 from nexapod.limits import ADDRESSES_MAX, PEERS_MAX, REQUESTS_PER_PEER
@@ -50,6 +50,8 @@ STEADY_S = 60.0  # a host that lived this long starts over with the shortest wai
 CLOSE_S = 3.0  # how long taking down a host or a connection may take
 STRANGERS_MAX = 2048  # peers the library remembers addresses of without being connected: others tell it of any number
 TIDY_EVERY_S = 30.0
+CONNECTIONS_PER_PEER = 4  # two nodes may dial each other at once, over what is left of earlier connections
+BACKLOG = 4096  # connections the kernel keeps until we accept them; the library's 128 are gone in one burst
 PING_PROTOCOL = "/ipfs/ping/1.0.0"
 PING_BYTES = 32
 BLOB_BYTES_MAX = 2**40  # a caller that knows the size passes it
@@ -117,7 +119,9 @@ class Mesh:
         self.key = Key.from_seed(seed).public
         self.restarts = 0
         self._listen, self._riders, self._announce = [Multiaddr(text) for text in listen], list(riders), list(announce)
-        self._requests, self._blobs = RequestServer(), BlobServer()
+        self._requests, self._blobs = RequestServer(self._breached), BlobServer(self._breached)
+        self.refuses: Callable[[PeerKey], bool] = _nobody  # whom no connection is kept with, whoever dials
+        self.on_breach: Charge = _uncharged  # told of every breach of a peer on a stream, once
         self._life: _Life | None = None
         self._stir = trio.Event()
         self._interfaces: tuple[float, list[str]] = (-math.inf, [])
@@ -157,6 +161,8 @@ class Mesh:
         """
         if key == self.key:
             raise Unavailable("that is this node itself")
+        if self.refuses(key):
+            raise Unavailable("that peer was sent away a while ago")
         with self._alive() as life:
             lock = life.dialing.setdefault(key, trio.Lock())
             try:
@@ -204,9 +210,9 @@ class Mesh:
 
         Raises:
             Unavailable: not connected, gone, busy, or the host is restarted.
-            PeerError: the reply is longer than `reply_max` or not a reply.
+            PeerError: the reply is longer than `reply_max` or not a reply; the peer has been charged for it.
         """
-        with self._alive() as life, _blamed(key):
+        async with self._talking(key) as life:
             # Never more at once than the peer would take from one of us; the others wait their turn here.
             turn = life.asking.setdefault(key, trio.CapacityLimiter(REQUESTS_PER_PEER))
             try:
@@ -231,9 +237,9 @@ class Mesh:
 
         Raises:
             Unavailable: not connected, not held there, busy, or it fell silent (then it is disconnected).
-            PeerError: the blob is larger than `size_max`.
+            PeerError: the blob is larger than `size_max`; the peer has been charged for it.
         """
-        with self._alive() as life, _blamed(key):
+        async with self._talking(key) as life:
             try:
                 async with self._stream(life, key, streams.BLOB_PROTOCOL) as stream:
                     return await streams.pull(stream, (sha256, offset), size_max, write)
@@ -254,6 +260,20 @@ class Mesh:
                 if await streams.read_exactly(stream, PING_BYTES) != nonce:
                     raise Unavailable("the peer answered a ping with something else")
                 return trio.current_time() - began
+
+    @asynccontextmanager
+    async def _talking(self, key: PeerKey) -> AsyncIterator[_Life]:
+        """The running host, for words with a peer that is charged for what it says wrong."""
+        try:
+            with self._alive() as life:
+                yield life
+        except PeerError as error:
+            error.peer = key
+            await self._breached(key, error)
+            raise
+
+    async def _breached(self, key: PeerKey, error: PeerError) -> None:
+        await self.on_breach(key, error)
 
     @asynccontextmanager
     async def _stream(self, life: _Life, key: PeerKey, protocol: str) -> AsyncIterator[Any]:
@@ -323,6 +343,7 @@ class Mesh:
 
     async def _live(self, up: Callable[[], None]) -> None:
         life = _Life(_make_host(self._seed, self._expand))
+        guards.choose(life.network, partial(self._turns_away, life))
         life.host.set_stream_handler(TProtocol(streams.REQUEST_PROTOCOL), _for_peers(self._requests.serve))
         life.host.set_stream_handler(TProtocol(streams.BLOB_PROTOCOL), _for_peers(self._blobs.serve))
         life.network.register_notifee(_Notices(self._on_notice))
@@ -332,6 +353,7 @@ class Mesh:
                 _refuse_taken(self._listen)
                 await stack.enter_async_context(life.host.run(self._listen))
                 self._listen = [_bound(life, wanted) for wanted in self._listen]
+                _lengthen_backlogs(life)
                 for ride in rides:
                     await stack.enter_async_context(ride)
                 self._life = life
@@ -345,6 +367,11 @@ class Mesh:
             for scope in life.calls:
                 scope.cancel()
             await _quietly(life.host.close)  # the library leaves sockets open when it is cancelled
+
+    def _turns_away(self, life: _Life, library_id: Any) -> bool:
+        """Whether a connection that has just proven its key is closed again."""
+        key = _key_of(library_id.to_base58())
+        return key is None or self.refuses(key) or len(life.connections(key)) >= CONNECTIONS_PER_PEER
 
     async def _watch(self) -> None:
         """Report how the table changed since the last report, as fast as somebody reads it."""
@@ -455,13 +482,12 @@ def _for_peers(serve: Callable[[Any, PeerKey], Awaitable[None]]) -> Callable[[An
     return handle
 
 
-@contextmanager
-def _blamed(key: PeerKey) -> Iterator[None]:
-    try:
-        yield
-    except PeerError as error:
-        error.peer = key
-        raise
+def _nobody(key: PeerKey) -> bool:
+    return False
+
+
+async def _uncharged(key: PeerKey, error: PeerError) -> None:
+    """Nobody keeps accounts."""
 
 
 def _library_id(key: PeerKey) -> Any:
@@ -507,6 +533,12 @@ def _bound(life: _Life, wanted: Any) -> Any:
     if not found:
         raise LocalError(f"cannot listen on {wanted}", "in use, or not an address of this machine", "choose another")
     return found[0]
+
+
+def _lengthen_backlogs(life: _Life) -> None:
+    for listener in life.network.listeners.values():
+        for waiting in listener.listeners:
+            waiting.socket.listen(BACKLOG)
 
 
 def _refuse_taken(listen: Sequence[Any]) -> None:

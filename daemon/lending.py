@@ -10,10 +10,11 @@ from msgspec.structs import replace
 
 from daemon.core.step import Capacity, Now
 from nexapod.config import Config
+from nexapod.encoding import as_text
 from nexapod.events import sign_note
 from nexapod.hashing import Tag
 from nexapod.identity import Key
-from nexapod.limits import ADDRESSES_MAX, ADVERT_VALID_MS
+from nexapod.limits import ADDRESSES_MAX, ADVERT_VALID_MS, NAME_CHARS_MAX
 from nexapod.messages import Advert
 from runtime.engine import EngineInfo
 from runtime.profile import Profile, advertised, numeric_class, tier
@@ -50,11 +51,16 @@ class Lending:
     """
 
     config: Config
-    profile: Profile  # what is lent, not what is there
+    machine: Profile  # what is there
     engines: tuple[EngineInfo, ...] = ()
     paused_until: float = 0.0
     stopping: bool = False
     changed: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def profile(self) -> Profile:
+        """What is lent of what is there."""
+        return lent(self.machine, self.config)
 
     def ready(self) -> tuple[str, ...]:
         """Names of the engines that can run tasks."""
@@ -109,7 +115,7 @@ class OwnAdvert:
             feed=self._feed,
             seq=self._said.seq if self._said else 0,
             valid_ms=ADVERT_VALID_MS,
-            name=lending.config.name,
+            name=as_text(lending.config.name, NAME_CHARS_MAX),  # whatever its owner typed
             addresses=tuple(addresses[:ADDRESSES_MAX]),
             engines=lending.ready(),
             tier=tier(lending.profile),

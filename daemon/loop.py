@@ -99,6 +99,8 @@ class Loop:
                     self._halt(error)
             if self.halted is not None:
                 raise Unavailable(f"this node writes nothing more: {self.halted}")
+            for fork in ingested.applied.forks:
+                await self.tell(Forked(fork.feed))
             for event in ingested.applied.stored:
                 if event.feed != self._feed and event.kind in _CONCERN_THE_CORE:
                     await self.tell(Heard(event))

@@ -25,6 +25,9 @@ from nexapod.home import Home, find_home
 
 if TYPE_CHECKING:
     from daemon.app import Ending
+    from daemon.local.desk import Desk
+
+log = logging.getLogger("nexapod.daemon")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -57,30 +60,44 @@ def serve(home: Home, flags: dict[str, object]) -> int:
             raise LocalError("this home has no node yet", f"{home.key_file} is missing", "run: nexapod init")
         home.make_folders()
         with _alone(home):
-            trio.run(_serve, home, config)
+            trio.run(_serve, home, config, flags)
     except Exception as error:  # noqa: BLE001 - the last line: whatever ended the node is said here
         return _ended(error, flags.get("log_level") == "debug")
     return Exit.OK
 
 
-async def _serve(home: Home, config: Config) -> None:
+async def _serve(home: Home, config: Config, flags: dict[str, object]) -> None:
     from daemon.app import Ending, run  # takes a second; what can be refused before is refused before
+    from daemon.local.desk import Desk
 
-    ending = Ending()
+    ending, desk = Ending(), Desk(home, config, lambda: load_config(home, os.environ, flags))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_heed_signals, ending)
-        await run(home, config, ending)
+        nursery.start_soon(_heed_signals, ending, desk)
+        await run(home, config, ending, desk)
         nursery.cancel_scope.cancel()
 
 
-async def _heed_signals(ending: "Ending") -> None:
-    """The first SIGTERM or SIGINT lets tasks finish, the second gives them back at once, the third ends the process."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
+async def _heed_signals(ending: "Ending", desk: "Desk") -> None:
+    """The first SIGTERM or SIGINT lets tasks finish, the second gives them back at once, the third ends the process.
+
+    SIGHUP has the settings read again.
+    """
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                await _reload(desk)
+                continue
             if ending.now.is_set():
                 os._exit(Exit.INTERRUPTED)
-            logging.getLogger("nexapod.daemon").info("asked to stop%s", " at once" if ending.soon.is_set() else "")
+            log.info("asked to stop%s", " at once" if ending.soon.is_set() else "")
             (ending.now if ending.soon.is_set() else ending.soon).set()
+
+
+async def _reload(desk: "Desk") -> None:
+    try:
+        await desk.reload()
+    except LocalError as error:
+        log.error("settings not taken: %s", error)
 
 
 @contextmanager

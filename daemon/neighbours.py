@@ -23,6 +23,7 @@ from daemon.transfer import ask_peer
 from dht.advert import labels_for
 from dht.service import Directory
 from nexapod.errors import PeerError
+from nexapod.limits import ADVERT_VALID_MS
 from nexapod.messages import Advert, AskHello, HelloReply, Refused, Reply
 
 if TYPE_CHECKING:  # the stubs the type checker reads do not know trio.TaskStatus
@@ -32,6 +33,7 @@ GREETINGS = 4  # attempts to be introduced to a peer before it is hung up on: it
 GREET_AGAIN_S = 1.0  # first pause between them; doubles
 LOOK_FIRST_S, LOOK_LAST_S = 2.0, 120.0  # pauses between two searches for nodes in the DHT; doubles
 LOOK_S = 30.0  # one search
+SAY_AGAIN_S = ADVERT_VALID_MS / 1000 / 4  # a neighbour hears of this node several times before its advert is forgotten
 BOOK_EVERY_S = 0.5  # how soon a changed peer book is written: a node that dies finds its way back with it
 ENGINE = "docker"  # the bucket of the DHT in which nodes that can work are looked for
 
@@ -48,8 +50,10 @@ class Neighbours:
         self._mesh, self._connections, self._nodes = mesh, connections, nodes
         self._directory, self._advert = directory, advert
         self._blame = Blame()
+        mesh.on_breach = self.blame
         self._introduced: set[bytes] = set()
         self._book, self._book_path, self._book_changed = PeerBook(), Path(), False
+        self._changed = trio.Event()
         self.genesis = b""
         self.on_introduced: Heard = _ignore  # with the key of a peer that is connected and has said who it is
 
@@ -103,11 +107,10 @@ class Neighbours:
         return advert
 
     async def blame(self, key: bytes, error: PeerError) -> None:
-        """Charge a peer for a breach; hang up on it when it has been enough."""
+        """Charge a peer for a breach; when it has been enough, send it away for a while."""
         if self._blame.add(key, error.cost, trio.current_time()):
             log.warning("peer %s is sent away: %s", key.hex()[:12], error)
-            self._connections.forget(key)  # it may come again; we do not go and get it
-            await self._mesh.disconnect(key)
+            await self._connections.send_away(key)
 
     # --- serving ---------------------------------------------------------------------------------------------------
     async def serve(self, *, task_status: "TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
@@ -115,6 +118,7 @@ class Neighbours:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._look)
             nursery.start_soon(self._keep_book)
+            nursery.start_soon(self._say_again)
             task_status.started()
             async for change in self._mesh.changes:
                 match change:
@@ -125,6 +129,21 @@ class Neighbours:
                         nursery.start_soon(self._greet, key)
                     case Disconnected(key):
                         self._introduced.discard(key)
+
+    def advert_changed(self) -> None:
+        """What this node lends has changed: neighbours and the DHT are told."""
+        self._changed.set()
+        self._directory.advert_changed()
+
+    async def _say_again(self) -> None:
+        """Keep the own advert fresh here and with the neighbours: when it changed, and before it counts as old."""
+        while True:
+            self._changed = trio.Event()
+            self.learn(self._advert())
+            for key in self.introduced():
+                await ask_peer(self._mesh, key, AskHello(self._nodes.netid, self.genesis, self._advert()))
+            with trio.move_on_after(SAY_AGAIN_S):
+                await self._changed.wait()
 
     async def _greet(self, key: bytes) -> None:
         """Say hello until the peer has answered it or is gone."""

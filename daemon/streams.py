@@ -16,7 +16,7 @@ from libp2p.network.stream.exceptions import StreamEOF
 
 from nexapod.errors import PeerError, Unavailable
 from nexapod.hashing import HASH_BYTES
-from nexapod.limits import REPLY_BYTES_MAX, REQUEST_BYTES_MAX, REQUESTS_MAX, REQUESTS_PER_PEER
+from nexapod.limits import PEERS_MAX, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, REQUESTS_MAX, REQUESTS_PER_PEER
 
 REQUEST_PROTOCOL = "/nexapod/req/1"
 BLOB_PROTOCOL = "/nexapod/blob/1"
@@ -26,6 +26,9 @@ SLICE_BYTES = 1_048_576  # one read from the disk, sent as 16 chunks
 BLOBS_PER_PEER = 4  # transfers one peer may have running here; the next is answered busy
 BLOBS_MAX = 32  # the same for all peers together
 REQUEST_READ_S = 10.0  # a request must have arrived within this; it holds a slot meanwhile
+DRIP_COST = (
+    5  # of one that has not: a peer with a bad line stays below what is enough, one that drips by design does not
+)
 SERVICE_S = 60.0  # a service that takes longer is given up; the asker left long ago
 REPLY_S = 20.0  # a reply must be taken within this
 IDLE_S = 10.0  # silence in the middle of a blob: the peer counts as gone
@@ -33,6 +36,7 @@ RESET_S = 1.0  # how long giving up a stream may take
 
 PeerKey: TypeAlias = bytes
 Service: TypeAlias = Callable[[PeerKey, bytes], Awaitable[bytes]]
+Charge: TypeAlias = Callable[[PeerKey, PeerError], Awaitable[None]]  # takes a peer and what it did
 BlobSize: TypeAlias = Callable[[bytes], Awaitable[int | None]]
 ReadBlob: TypeAlias = Callable[[bytes, int, int], Awaitable[bytes | None]]
 
@@ -258,30 +262,43 @@ class Slots:
 class RequestServer:
     """Answers requests with whatever service is registered; before that, and when full, with BUSY."""
 
-    def __init__(self) -> None:
+    def __init__(self, charge: Charge) -> None:
         self.service: Service | None = None
-        self._slots = Slots(per_peer=REQUESTS_PER_PEER, overall=REQUESTS_MAX)
+        self._charge = charge
+        # Of one peer from its first byte on; of all together only once it is read: what drips must not hold those.
+        self._slots = Slots(per_peer=REQUESTS_PER_PEER, overall=REQUESTS_PER_PEER * PEERS_MAX)
+        self._working = Slots(per_peer=REQUESTS_PER_PEER, overall=REQUESTS_MAX)
 
     async def serve(self, stream: Any, peer: PeerKey) -> None:
         """One stream from first to last byte. What goes wrong resets the stream and nothing else."""
         finished = False
         try:
             with self._slots.slot(peer) as free:
-                finished = await self._converse(stream, peer, free)
-        except (Unavailable, PeerError) as error:
+                payload = await self._question(stream, read=free and self.service is not None)
+                with self._working.slot(peer) as working:
+                    finished = await self._reply(stream, peer, payload if working else None)
+        except Unavailable as error:
             log.debug("request from %s: %s", peer.hex()[:12], error)
+        except PeerError as error:
+            log.debug("request from %s: %s", peer.hex()[:12], error)
+            await self._charge(peer, error)
         finally:
             await _end(stream, finished)
 
-    async def _converse(self, stream: Any, peer: PeerKey, free: bool) -> bool:
-        with translated():
-            with trio.fail_after(REQUEST_READ_S):
-                length = parse_length(await read_exactly(stream, _LENGTH), bytes_max=REQUEST_BYTES_MAX)
-                if self.service is None or not free:
-                    await _discard(stream, length)  # unread bytes would keep the stream in memory for a minute
-                    await stream.write(frame_reply(Answer.BUSY))
-                    return True
-                payload = await read_exactly(stream, length)
+    async def _question(self, stream: Any, *, read: bool) -> bytes | None:
+        """The request; None when it was only thrown away: unread bytes would keep the stream in memory for a minute."""
+        with translated(), _arriving():
+            length = parse_length(await read_exactly(stream, _LENGTH), bytes_max=REQUEST_BYTES_MAX)
+            if read:
+                return await read_exactly(stream, length)
+            await _discard(stream, length)
+            return None
+
+    async def _reply(self, stream: Any, peer: PeerKey, payload: bytes | None) -> bool:
+        if payload is None or self.service is None:
+            with translated(), trio.fail_after(REPLY_S):
+                await stream.write(frame_reply(Answer.BUSY))
+            return True
         try:
             with trio.fail_after(SERVICE_S):
                 reply = await self.service(peer, payload)
@@ -293,10 +310,21 @@ class RequestServer:
         return True
 
 
+@contextmanager
+def _arriving() -> Iterator[None]:
+    """A question must have arrived by the end of this. Raises PeerError when it has not."""
+    try:
+        with trio.fail_after(REQUEST_READ_S):
+            yield
+    except trio.TooSlowError:
+        raise PeerError("a question arrived too slowly", section="streams", cost=DRIP_COST) from None
+
+
 class BlobServer:
     """Sends ranges of blobs from whatever store is registered."""
 
-    def __init__(self) -> None:
+    def __init__(self, charge: Charge) -> None:
+        self._charge = charge
         self.size: BlobSize | None = None
         self.read: ReadBlob | None = None
         self._slots = Slots(per_peer=BLOBS_PER_PEER, overall=BLOBS_MAX)
@@ -306,15 +334,18 @@ class BlobServer:
         finished = False
         try:
             with self._slots.slot(peer) as free, translated():
-                with trio.fail_after(REQUEST_READ_S):
+                with _arriving():
                     sha256, offset = parse_range(await read_exactly(stream, RANGE_BYTES))
                 if free and self.size is not None and self.read is not None:
                     await self._send(stream, sha256, offset, self.size, self.read)
                 else:
                     await stream.write(frame_size(Answer.BUSY))
                 finished = True
-        except (Unavailable, PeerError) as error:
+        except Unavailable as error:
             log.debug("blob for %s: %s", peer.hex()[:12], error)
+        except PeerError as error:
+            log.debug("blob for %s: %s", peer.hex()[:12], error)
+            await self._charge(peer, error)
         finally:
             await _end(stream, finished)
 

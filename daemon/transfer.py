@@ -94,9 +94,11 @@ class Transfer:
 
     async def _pull_from(self, key: bytes, sha256: bytes, size_max: int) -> bool:
         """One attempt, resuming what an earlier one left."""
+        alone = False
         try:
             with trio.move_on_after(BLOB_S):
                 partial = self.blobs.partial(sha256, size_max)
+                alone = partial.have == 0
 
                 async def write(chunk: bytes) -> None:
                     await trio.to_thread.run_sync(partial.append, chunk, limiter=DISK_THREADS)
@@ -104,8 +106,12 @@ class Transfer:
                 await self._mesh.fetch(key, sha256, partial.have, write, size_max=size_max)
                 await trio.to_thread.run_sync(partial.commit, limiter=DISK_THREADS)
                 return True
-        except (Unavailable, PeerError) as error:
+        except Unavailable as error:
             log.debug("blob %s not from %s: %s", sha256.hex()[:12], key.hex()[:12], error)
+        except PeerError as error:
+            log.debug("blob %s not from %s: %s", sha256.hex()[:12], key.hex()[:12], error)
+            if alone and not error.peer:  # else another may have sent the wrong bytes, or the mesh has charged it
+                await self._mesh.on_breach(key, error)
         return False
 
     async def _holders(self, sha256: bytes, peers: Iterable[bytes]) -> list[bytes]:
@@ -165,7 +171,7 @@ class Transfer:
 async def ask_peer(
     mesh: Mesh, key: bytes, question: Ask, *, timeout_ms: int = REQUEST_MS, blame: Charge | None = None
 ) -> Reply | None:
-    """One question to a connected peer; None when it is gone, too slow, or answers rubbish, which `blame` is told."""
+    """One question to a connected peer; None when it is gone, too slow, or answers rubbish, for which it is charged."""
     breach: PeerError | None = None
     with trio.move_on_after(timeout_ms / 1000):
         try:
@@ -175,7 +181,7 @@ async def ask_peer(
             log.debug("%s to %s: %s", type(question).__name__, key.hex()[:12], error)
         except PeerError as error:
             log.debug("%s to %s: %s", type(question).__name__, key.hex()[:12], error)
-            breach = error
-    if breach is not None and blame is not None:
-        await blame(key, breach)
+            breach = None if error.peer else error  # what names its peer the mesh has charged
+    if breach is not None:
+        await (blame or mesh.on_breach)(key, breach)
     return None

@@ -37,6 +37,7 @@ BODY_BYTES_MAX = 4 * 1024 * 1024  # a descriptor with its longest texts, several
 DRAINED_BYTES_MAX = 16 * BODY_BYTES_MAX  # what is too long is read so far, for the sake of the answer, and thrown away
 WAIT_S_MAX = 25.0  # a long poll; clients wait 30 s for an answer
 CONNECT_S = 20.0
+HOSTS = ("localhost", "127.0.0.1")  # what our clients call it; the name in a request to a socket means nothing else
 FETCH_S = 600.0  # getting one output file from a peer
 CHUNK_BYTES = 256 * 1024
 LOG_LIMIT = 100
@@ -84,6 +85,7 @@ class _Api:
             ("GET", "/v1/node/executions", self.node_executions),
             ("POST", "/v1/node/pause", self.node_pause),
             ("POST", "/v1/node/resume", self.node_resume),
+            ("POST", "/v1/node/reload", self.node_reload),
             ("POST", "/v1/swarm/connect", self.swarm_connect),
             ("GET", "/v1/ledger", self.ledger),
             ("GET", "/v1/ledger/log", self.ledger_log),
@@ -140,6 +142,9 @@ class _Api:
         self._parts()
         await self._desk.resume()
         return JSONResponse({})
+
+    async def node_reload(self, request: Request) -> Response:
+        return JSONResponse(await self._desk.reload())
 
     async def swarm_connect(self, request: Request) -> Response:
         parts = self._parts()
@@ -299,6 +304,7 @@ def _guarded(handler: Handler) -> Handler:
     @functools.wraps(handler)
     async def guarded(request: Request) -> Response:
         try:
+            _check_sender(request)
             # An answer to half a question breaks the pipe of a client that is still asking.
             request.state.body = await _read_body(request) if request.method == "POST" else b""
             return await handler(request)
@@ -313,6 +319,14 @@ def _guarded(handler: Handler) -> Handler:
             return _refusal(LocalError("the daemon made a mistake", "", "see: nexapod daemon logs"), 500)
 
     return guarded
+
+
+def _check_sender(request: Request) -> None:
+    """Refuse what a web page had a browser send: it names its origin, or a host that was made to lead here."""
+    host = request.headers.get("host", "").partition(":")[0]
+    if "origin" in request.headers or host not in HOSTS:
+        what = "web pages may not ask this daemon"
+        raise LocalError(what, "the request names an origin or another host", "use the nexapod command", Exit.REFUSED)
 
 
 def _refusal(error: LocalError, status: int) -> JSONResponse:

@@ -1,11 +1,14 @@
-"""What the node's owner may tell it while it runs: join a network, pause, resume.
+"""What the node's owner may tell it while it runs: join a network, pause, resume, read the settings again.
 
 Knows whether the node stands yet. Must never know HTTP. Before the node belongs to a network there are no parts, and
 joining is all that can be done.
 """
 
+import logging
 import math
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,19 +18,23 @@ from bootstrap import setup
 from bootstrap.bootstrap_file import Bootstrap
 from bootstrap.setup import Node
 from daemon.core.step import CapacityChanged
+from daemon.lending import GB
 from daemon.local import node_documents
 from daemon.loop import now
 from daemon.parts import Parts
-from nexapod.config import Config
+from nexapod.config import SETTINGS, Config
 from nexapod.errors import Exit, LocalError
 from nexapod.home import Home
+
+log = logging.getLogger("nexapod.daemon")
 
 
 class Desk:
     """Where the owner's wishes arrive. `parts` is None until the node stands."""
 
-    def __init__(self, home: Home, config: Config) -> None:
+    def __init__(self, home: Home, config: Config, read_config: Callable[[], Config] | None = None) -> None:
         self._home, self._config = home, config
+        self._read_config = read_config or (lambda: config)
         self.parts: Parts | None = None
         self.how_to_join = "run: nexapod bootstrap import FILE"
         self._started_s = time.monotonic()
@@ -92,10 +99,28 @@ class Desk:
         parts.lending.paused_until = 0.0
         await self._lending_changed(parts)
 
+    async def reload(self) -> dict[str, list[str]]:
+        """Read the settings again: which of them changed now, and which will at the next start.
+
+        Raises:
+            DescriptorFaults: some are wrong; the old ones stay in force.
+        """
+        parts, new = self._standing(), self._read_config()
+        old = parts.lending.config
+        changed = [key for key in SETTINGS if getattr(new, key) != getattr(old, key)]
+        later = [key for key in changed if not SETTINGS[key].live]
+        parts.lending.config = replace(new, **{key: getattr(old, key) for key in later})
+        parts.transfer.blobs.quota_bytes = new.disk_gb * GB
+        logging.getLogger("nexapod").setLevel(new.log_level.upper())
+        await self._lending_changed(parts)
+        now_changed = [key for key in changed if key not in later]
+        log.info("settings read again: %s; at the next start: %s", now_changed or "none changed", later or "none")
+        return {"changed": now_changed, "at_next_start": later}
+
     async def _lending_changed(self, parts: Parts) -> None:
         parts.lending.changed.set()
         await parts.loop.tell(CapacityChanged(parts.lending.capacity(now().mono_ms / 1000)))
-        parts.directory.advert_changed()
+        parts.neighbours.advert_changed()
 
     def _standing(self) -> Parts:
         if self.parts is None:

@@ -182,3 +182,14 @@ def test_settings_are_shown_with_their_origin(nexapod: Run, home: Home, monkeypa
     assert (code, out) == (Exit.USAGE, "")
     assert "did you mean slots?" in err
     assert "name" in err
+
+
+def test_settings_read_again_say_what_waits_for_a_restart(nexapod: Run, standin: Standin) -> None:
+    standin.answers["POST /v1/node/reload"] = (200, {"changed": ["slots"], "at_next_start": ["listen"]})
+    code, out, err = nexapod("config", "reload")
+    assert (code, out) == (0, "")
+    assert "taken now: slots" in err
+    assert "at the next start: listen" in err
+    assert "daemon restart" in err
+    standin.answers["POST /v1/node/reload"] = (200, {"changed": [], "at_next_start": []})
+    assert "nothing has changed" in nexapod("config", "reload")[2]

@@ -1,6 +1,7 @@
 """What a person meets in the first hour with real daemons: good answers, refusals that say everything, clean ends."""
 
 import json
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -159,3 +160,25 @@ def test_a_node_without_a_network_waits_to_be_registered(mesh: Mesh) -> None:
     eventually(late.ready, "the node stands")
     mesh.until_connected()
     assert late.status()["network"] == "lab"
+
+
+def test_settings_are_read_again_without_a_restart(mesh: Mesh) -> None:
+    node = mesh.add("node", network="lab")
+    mesh.start(node)
+    config = node.home.config_file
+    before, lent = config.read_text(), node.get("/v1/nodes")["nodes"][0]
+    config.write_text(f"{before}\nslots = 7\nram_percent = 25\ngossip = false\n")
+    said = node.nexapod("config", "reload", "-o", "json")
+    assert json.loads(said) == {"changed": ["slots", "ram_percent"], "at_next_start": ["gossip"]}
+    eventually(lambda: node.status()["slots"] == 7, "the core knows of the slots")
+    eventually(lambda: node.get("/v1/nodes")["nodes"][0]["slots"] == 7, "the others are told")
+    assert node.get("/v1/nodes")["nodes"][0]["ram_bytes"] == lent["ram_bytes"] // 2
+    assert node.status()["gossip"]
+    config.write_text(f"{before}\nslots = -3\nramp_percent = 25\n")
+    said = node.nexapod("config", "reload", code=2)
+    assert "slots" in said
+    assert "did you mean ram_percent" in said
+    config.write_text(f"{before}\nslots = 5\n")
+    assert node.process is not None
+    node.process.send_signal(signal.SIGHUP)
+    eventually(lambda: node.status()["slots"] == 5, "SIGHUP does the same")
