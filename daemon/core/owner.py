@@ -76,6 +76,7 @@ _VERDICT_STATE = {
 
 End: TypeAlias = tuple[Task, Verdict, str]
 Firm: TypeAlias = Callable[[bytes], bool]
+Found: TypeAlias = tuple[Job | None, Task | None, Execution | None]
 
 
 class Owner:
@@ -108,8 +109,8 @@ class Owner:
         job = self.book.add(event.id, offer, news.descriptor, news.seed, now)
         step.offer = event.id
         step.effects.append(_spread(job))
-        many = "1 task" if offer.tasks == 1 else f"{offer.tasks} tasks"
-        self._tell(step, job, "offer", None, self._author.feed, f"{many}, {offer.replicas} replicas each")
+        text = f"{offer.tasks} task{'s' * (offer.tasks != 1)}, {offer.replicas} replicas each"
+        self._tell(step, job, "offer", None, self._author.feed, text)
 
     def cancelled(self, news: Cancelled, step: Step, now: Now) -> None:
         """Void what is not over yet; `advance` closes the job."""
@@ -133,8 +134,8 @@ class Owner:
         if job is None or claim.feed == self._author.feed or not claim.slots:
             return
         if self.book.claimed(job, claim, now):
-            slots = "1 slot" if claim.slots == 1 else f"{claim.slots} slots"
-            self._tell(step, job, "claim", None, claim.feed, f"stands ready with {slots}")
+            text = f"stands ready with {claim.slots} slot{'s' * (claim.slots != 1)}"
+            self._tell(step, job, "claim", None, claim.feed, text)
 
     def forked(self, feed: bytes, step: Step, now: Now) -> None:
         """A feed contradicted itself: what is not firm yet of what it said will never be, so nothing may rest on it."""
@@ -154,7 +155,7 @@ class Owner:
         """A worker bound itself to results."""
         assert isinstance(event.data, Commit)
         for entry in event.data.entries:
-            job, task, execution = self._attempt(event.data.offer, entry.task, event.feed, entry.round)
+            job, task, execution = self._taken_up(event.data.offer, entry.task, event.feed, entry.round, now)
             if job and task and execution and execution.state in IN_HAND:
                 self._move(job, task, execution, ExecutionState.COMMITTED, now)
                 execution.commit, execution.digest = event.id, entry.digest
@@ -164,7 +165,7 @@ class Owner:
         """Extend the leases of work still wanted, and name the work that is not."""
         lost = []
         for entry in news.ask.entries:
-            job, task, execution = self._attempt(news.ask.offer, entry.task, news.worker, entry.round)
+            job, task, execution = self._taken_up(news.ask.offer, entry.task, news.worker, entry.round, now)
             if job is None or task is None or execution is None or execution.state == ExecutionState.LOST:
                 lost.append(entry.task)
             elif execution.state in IN_HAND:
@@ -218,6 +219,8 @@ class Owner:
             else:
                 refused = True
                 self.book.unassign(job, task, execution)
+                if news.reply is None:
+                    job.unheard[index, worker] = assignment.round
                 if task.state == TaskState.RUNNING:
                     task.move(TaskState.WAITING)
                 self._tell(step, job, "refuse", task, worker, why)
@@ -235,8 +238,7 @@ class Owner:
 
     def outputs_held(self, news: OutputsHeld) -> None:
         """The agreed bytes are here and checked: settle, or fail when the program itself failed everywhere."""
-        found = self._agreed_task(news)
-        if found is not None:
+        if (found := self._agreed_task(news)) is not None:
             job, task = found
             task.exit_code = news.exit_code
             job.touch(task)
@@ -538,12 +540,17 @@ class Owner:
         self._tell(step, job, "close", None, self._author.feed, job.state.name.lower())
 
     # --- small steps -----------------------------------------------------------------------------------------------
-    def _attempt(
-        self, offer: bytes, index: int, worker: bytes, round_: int
-    ) -> tuple[Job | None, Task | None, Execution | None]:
+    def _attempt(self, offer: bytes, index: int, worker: bytes, round_: int) -> Found:
         """What news about an attempt is about; its execution is None when this owner knows of none."""
         found = self.book.task(offer, index)
         return (*found, found[1].execution_of(worker, round_)) if found else (None, None, None)
+
+    def _taken_up(self, offer: bytes, index: int, worker: bytes, round_: int, now: Now) -> Found:
+        """As `_attempt`; a worker whose yes was lost on the way is believed while its place is still free."""
+        job, task, found = self._attempt(offer, index, worker, round_)
+        if job and task and found is None:
+            found = self.book.take_up(job, task, (index, worker), round_, self._lease_ms, now)
+        return job, task, found
 
     def _case(self, job: Job) -> Case:
         return Case(self._author.netid, job.offer_id, job.offer, self._author.feed, self._operators)

@@ -147,6 +147,7 @@ class Job:
     claims: dict[bytes, HeardClaim] = field(default_factory=dict)  # CLAIMS_PER_OFFER_MAX; later ones are not kept
     claimants: set[bytes] = field(default_factory=set)  # whose claim the story tells of; CLAIMS_PER_OFFER_MAX, no more
     refusals: dict[bytes, int] = field(default_factory=dict)  # worker -> refusals in a row
+    unheard: dict[Attempt, int] = field(default_factory=dict)  # rounds of assignments nobody answered: perhaps accepted
     at_most: dict[bytes, int] = field(default_factory=dict)  # worker -> tasks one assignment may have, once it was busy
     progress: dict[Attempt, int] = field(default_factory=dict)  # permille a worker told
     patience: dict[Attempt, int] = field(default_factory=dict)  # until when leases are renewed; the keys are in hand
@@ -203,6 +204,7 @@ class Job:
         for table in (
             self.claims,
             self.refusals,
+            self.unheard,
             self.at_most,
             self.progress,
             self.patience,
@@ -262,6 +264,18 @@ class Book:
         self.in_hand[worker] += 1
         self._lease(job, task, execution, lease_ms, now)
         job.touch(task)
+
+    def take_up(
+        self, job: Job, task: Task, attempt: Attempt, round_: int, lease_ms: int, now: Now
+    ) -> Execution | None:  # fmt: skip
+        """The attempt of a worker who never answered its assignment but acts on it; None when its place is taken."""
+        if job.unheard.get(attempt) != round_ or round_ != task.round or not job.vacancies(task):
+            return None
+        del job.unheard[attempt]
+        self.hand_out(job, task, attempt[1], lease_ms, now)
+        if not job.vacancies(task):
+            task.move(TaskState.RUNNING)
+        return task.executions[-1]
 
     def move(self, job: Job, task: Task, execution: Execution, state: ExecutionState, lease_ms: int, now: Now) -> None:
         """Take an execution one step further; a sealed one has one lease to open."""

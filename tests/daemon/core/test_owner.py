@@ -245,6 +245,34 @@ def test_a_worker_that_cannot_be_reached_costs_no_attempt() -> None:
     assert len(bench.draw()) == 2
 
 
+@pytest.mark.parametrize("how", ["commit", "renewal"])
+def test_a_worker_whose_yes_was_lost_is_believed_while_its_place_is_free(how: str) -> None:
+    bench = Bench()
+    bench.claim(1, 2)
+    for effect in bench.draw():
+        bench.tell(Answered(effect, None))
+    task = bench.job.tasks[0]
+    assert task.executions == []
+    for number in (1, 2):
+        if how == "renewal":
+            entries = (Progress(0, 0, 2, 100),)
+            assert bench.tell(RenewalHeard(feed(number), AskRenew(bench.offer, entries))).reply == RenewReply(())
+        bench.tell(Heard(bench.commit(number)[0]))
+    # Both bound themselves to the task that the owner thought they had never heard of: it is sealed, not drawn again.
+    assert {execution.state for execution in task.executions} == {ExecutionState.SEALED}
+    assert task.state == TaskState.RUNNING
+    assert [line.text for line in bench.tell(Heard(bench.commit(3)[0])).story] == []
+
+
+def test_a_worker_that_said_no_is_not_believed_later() -> None:
+    bench = Bench()
+    bench.claim(1, 2)
+    for effect in bench.draw():
+        bench.tell(Answered(effect, Refused("busy", "no room")))
+    assert bench.tell(Heard(bench.commit(1)[0])).story == []
+    assert bench.job.tasks[0].executions == []
+
+
 def test_a_busy_worker_is_asked_for_half_as_much_each_time() -> None:
     bench = Bench(tasks=8)
     bench.claim(1, slots=8)
