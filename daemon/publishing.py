@@ -74,7 +74,8 @@ class Publisher:
         paths, lost = await trio.to_thread.run_sync(_find_inputs, descriptor, base, limiter=DISK_THREADS)
         image, why = await self._image(descriptor)
         faults += lost + why
-        unmet = await self._unmet(descriptor, own_key)
+        # Nobody is looked for to run what is refused anyway.
+        unmet = await self._unmet(descriptor, own_key, LOOK_S if not faults else 0.0)
         if not dry_run:
             faults += [Fault("requirements", code, reason) for code, reason in unmet]
         if faults or image is None:
@@ -104,9 +105,9 @@ class Publisher:
             return None, [Fault("image", shown(descriptor.image), reason)]
         return digest, []
 
-    async def _unmet(self, descriptor: Descriptor, own_key: bytes) -> tuple[Reason, ...]:
+    async def _unmet(self, descriptor: Descriptor, own_key: bytes, patience_s: float) -> tuple[Reason, ...]:
         """What no node meets, by those known now and those the DHT and the neighbours tell of meanwhile."""
-        with trio.move_on_after(LOOK_S):
+        with trio.move_on_after(patience_s):
             while self._unmet_by_known(descriptor, own_key):
                 for raw in await self._directory.find(labels_for(descriptor.engine, descriptor.needs.ram_bytes)):
                     try:

@@ -82,6 +82,7 @@ CORPUS: dict[str, tuple[str, bytes]] = {
     "toml: a key of many words and spaces": ("job file as TOML", b"a . " * 4000 + b"a = 1"),
     "toml: a key of many quoted words": ("job file as TOML", b'"\\"".' * 3000 + b"a = 1"),
     "toml: settings with a key of many words": ("config.toml", b"a." * 30_000 + b"a = 1"),
+    "toml: a number without end": ("job file as TOML", b"a = " + b"9" * 500_000),  # 73 MB
     "toml: thousands of unknown settings": ("config.toml", b"".join(b"nam%d=0\n" % at for at in range(5000))),
     # For each of thousands of unknown keys the nearest known one was looked for: 88 ms for a bootstrap file.
     "json: thousands of unknown keys": ("job file as JSON", b"{" + KEYS + b"}"),
