@@ -13,7 +13,8 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -24,6 +25,7 @@ from nexapod.errors import LocalError, PeerError
 from nexapod.hashing import HASH_BYTES
 
 _CHUNK_BYTES = 1 << 20
+_SYNCS_MAX = 16  # files flushed to the disk at once
 _TMP, _PARTIAL = "tmp", "partial"
 
 
@@ -103,6 +105,16 @@ class BlobStore:
         """A new blob of unknown hash; a context that leaves nothing behind unless it was committed."""
         return BlobWriter(self)
 
+    def commit_all(self, writers: Sequence["BlobWriter"]) -> None:
+        """Make blobs of what several writers hold, of all or, without room, of none. Raises: NoRoom."""
+        folders = {self.path(writer.finish()[0]).parent for writer in writers} | {self.folder}
+        # Together, since a disk takes hardly longer for many than for one.
+        with ThreadPoolExecutor(min(_SYNCS_MAX, len(writers) + 1)) as pool:
+            list(pool.map(BlobWriter._sync, writers))
+            for writer in writers:
+                writer._move()
+            list(pool.map(_sync_folder, folders))
+
     def partial(self, sha: bytes, size_max: int) -> "Partial":
         """A download of at most `size_max` bytes that goes on where it stopped; one writer at a time per blob."""
         return Partial(self, sha, size_max)
@@ -140,7 +152,9 @@ class BlobStore:
             self._used -= size
 
     def _adopt(self, file: Path, sha: bytes, size: int) -> None:
-        """Move a finished, synced file to its place; its bytes are already reserved. Raises: NoRoom; nothing moved."""
+        """Move a finished, synced file to its place; its bytes are already reserved. It lasts once the folders are
+        synced. Raises: NoRoom, and nothing moved.
+        """
         target = self.path(sha)
         with _disk(), self._lock:
             file.chmod(0o444)
@@ -150,9 +164,6 @@ class BlobStore:
                 return
             target.parent.mkdir(exist_ok=True)
             file.rename(target)
-        with suppress(OSError):  # the blob is whole; at worst a power cut takes it away again
-            _sync_folder(target.parent)
-            _sync_folder(self.folder)
 
 
 class BlobWriter:
@@ -179,23 +190,29 @@ class BlobWriter:
         self._size += size
 
     def finish(self) -> tuple[bytes, int]:
-        """Sync and close the file; id and size. Writing is over, committing or aborting is still to come. What needs
-        room is done by now, so that of several finished writers all can be committed. Raises: NoRoom.
-        """
+        """End the content; id and size. Writing is over, committing or aborting is still to come. Raises: NoRoom."""
         sha = self._hash.digest()
         if not self._file.closed:
             with _disk():
-                os.fsync(self._file.fileno())
                 self._store.path(sha).parent.mkdir(exist_ok=True)
                 self._file.close()
         return sha, self._size
 
     def commit(self) -> tuple[bytes, int]:
         """Make it a blob; id and size. Raises: NoRoom."""
+        self._store.commit_all((self,))
+        return self.finish()
+
+    def _sync(self) -> None:
+        """Have the finished content on the disk. All that needs room is done then."""
+        with _disk(), self._path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def _move(self) -> None:
+        """Make the synced content a blob; it lasts once its folder is synced."""
         sha, size = self.finish()
         self._store._adopt(self._path, sha, size)
         self._reserved = 0
-        return sha, size
 
     def __enter__(self) -> Self:
         return self
@@ -250,6 +267,8 @@ class Partial:
             if digest != self.sha:
                 raise NotTheBlob(f"{have} bytes with another hash")
             self._store._adopt(self._path, self.sha, have)
+            _sync_folder(self._store.path(self.sha).parent)
+            _sync_folder(self._store.folder)
         except (NoRoom, NotTheBlob):
             self.abandon()
             raise
@@ -285,8 +304,9 @@ def _size_of(path: Path) -> int:
 
 
 def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with suppress(OSError):  # what lies there is whole; at worst a power cut takes it away again
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

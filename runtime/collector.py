@@ -73,9 +73,8 @@ def collect(stream: Iterable[bytes], selection: Selection, exit_code: int, blobs
             raise OutputsRefused(error.what) from None
         last = writers.enter_context(blobs.writer())
         last.write(manifest)
-        last.finish()  # before the first commit: whatever fails, fails while there is still nothing to keep
-        for writer in (*pending, last):
-            writer.commit()
+        pending.append(last)
+        blobs.commit_all(pending)
     ordered = tuple(sorted(files, key=lambda file: file.path.encode()))
     return Collected(ordered, manifest, result_root(manifest))
 

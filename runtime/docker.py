@@ -55,6 +55,8 @@ CALLS_MAX = 8  # SDK calls at once; more wait, the engine is no faster with them
 WAITS_MAX = 256  # threads that wait for a container to end; the runner's slots stay far below
 _ARCHIVE_CHUNK = 1 << 20
 _DETAIL_CHARS_MAX = 500
+# What an engine says of a container it lost between two steps because it was itself restarted.
+_CUT_OFF = ("process is already dead", "cannot start a stopped process")
 CLOCKS_NS = 2 * 10**9  # how far the clock of an engine in a virtual machine may be behind before we wait for it
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -526,7 +528,7 @@ def _translation() -> Iterator[None]:
     except (ImageNotFound, NotFound) as error:
         raise _Fault(Reason.ENGINE_DOWN, f"something is gone that was just made: {_first_line(error)}") from error
     except DockerException as error:
-        down = getattr(error, "response", None) is None
+        down = getattr(error, "response", None) is None or any(word in str(error) for word in _CUT_OFF)
         raise _Fault(Reason.ENGINE_DOWN if down else Reason.ENGINE_REFUSED, _first_line(error), lost=down) from error
     except (OSError, urllib3.exceptions.HTTPError) as error:
         raise _Fault(Reason.ENGINE_DOWN, _first_line(error), lost=True) from error

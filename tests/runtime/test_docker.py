@@ -1,7 +1,5 @@
 """Real containers: what a task gets, what comes out, and what a hostile one cannot do."""
 
-import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -346,25 +344,6 @@ async def test_a_foreign_image_of_the_holders_name_is_not_run(
 ) -> None:
     api.tag("nexapod-test:1", "nexapod-holder", "1", force=True)
     assert finished(await sh("touch /out/x")).files
-
-
-async def test_what_a_container_costs(
-    docker_engine: DockerEngine, image: bytes, blobs: BlobStore, task: TaskMaker, engine_host: str
-) -> None:
-    """A task with its quota'd outputs against the plainest container there is, turn by turn on the same machine."""
-    plain, ours = [], []
-    spec = task(image_digest=image, command=("/bin/true",))
-    command = ["docker", "-H", engine_host, "run", "--rm", "--network", "none", "nexapod-test:1", "/bin/true"]
-    for _ in range(12):
-        begun = time.perf_counter()
-        await trio.to_thread.run_sync(lambda: subprocess.run(command, check=True, capture_output=True))
-        plain.append(time.perf_counter() - begun)
-        begun = time.perf_counter()
-        finished(await docker_engine.run(spec, {}, blobs, lambda state: None))
-        ours.append(time.perf_counter() - begun)
-    p50_plain, p50_ours = statistics.median(plain) * 1000, statistics.median(ours) * 1000
-    print(f"\np50 of 12: docker run --rm {p50_plain:.0f} ms, a task {p50_ours:.0f} ms")
-    assert p50_ours < 4 * p50_plain
 
 
 async def test_an_engine_asked_to_run_before_it_was_probed(
