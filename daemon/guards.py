@@ -44,6 +44,8 @@ from nexapod.limits import HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS, PEERS_MAX, ST
 LIBP2P_VERSION = "0.8.1"
 NEGOTIATION_BYTES_MAX = 64 * 1024  # one multistream frame, read before anyone proved who they are
 WINDOW_BYTES_MAX = 4 * 1024 * 1024  # yamux window of one stream: 40 MB/s at 100 ms, and what one stream may cost us
+HELD_BYTES_MAX = 32 * 1024 * 1024  # unread bytes of all streams of one connection
+HELD_UNCOUNTED = 64 * 1024  # what one stream may hold before all are counted: counting takes time
 WINDOW_SLACK = 64 * 1024  # what a stream may overdraw in its life: one frame
 STREAMS_KEPT_MAX = 2 * STREAMS_PER_PEER  # streams a connection may hold half-open, both directions
 SUBSCRIPTION_QUEUE = 4096  # gossip messages waiting for us on one topic; beyond, dropped by the library
@@ -74,7 +76,6 @@ _NAMES: tuple[tuple[Any, str, tuple[str, ...] | None], ...] = (
     (swarm.Swarm, "_build_remote_multiaddr", ("self", "read_write_closer")),
     (swarm.Swarm, "upgrade_inbound_raw_conn", ("self", "raw_conn", "maddr")),
     (swarm.Swarm, "add_conn", ("self", "muxed_conn", "direction")),
-    (swarm.Swarm, "unblock_peer", ("self", "peer_id")),
     (swarm.Swarm, "dial_addr", ("self", "addr", "peer_id", "source")),
     (swarm.Swarm, "set_resource_manager", ("self", "resource_manager", "enable_stream_semaphore")),
     (swarm_connection.SwarmConn, "start", ("self",)),
@@ -187,6 +188,7 @@ class _StreamBuffer(bytearray):
     """Bytes of one stream that wait for a reader: never more than the window we granted."""
 
     stream: Any = None
+    others: "_StreamBuffers | None" = None
     overdrawn = 0
 
     def extend(self, data: Any) -> None:
@@ -194,6 +196,8 @@ class _StreamBuffer(bytearray):
             self.overdrawn += excess
             if self.overdrawn > WINDOW_SLACK:
                 raise _WindowOverrun("more data than the window allows")
+        if self.others is not None and len(self) + len(data) > HELD_UNCOUNTED and self.others.held() > HELD_BYTES_MAX:
+            raise _WindowOverrun("more data than a connection may leave unread")
         super().extend(data)
 
 
@@ -208,8 +212,12 @@ class _StreamBuffers(dict[int, Any]):
         if len(self._streams) > STREAMS_KEPT_MAX:
             raise _WindowOverrun("too many streams are half-open")
         bounded = _StreamBuffer(buffer)
-        bounded.stream = self._streams.get(stream_id)
+        bounded.stream, bounded.others = self._streams.get(stream_id), self
         super().__setitem__(stream_id, bounded)
+
+    def held(self) -> int:
+        """Bytes of all streams that wait for a reader."""
+        return sum(map(len, self.values()))
 
 
 class _GuardedYamux(yamux.Yamux):  # type: ignore[misc]  # the library is untyped to us
@@ -242,7 +250,7 @@ class _GuardedYamux(yamux.Yamux):  # type: ignore[misc]  # the library is untype
             await super().start()
         except Exception as error:  # noqa: BLE001 - the library raises anything; one connection ends, not the host
             log.debug("connection ended: %r", error)
-            await self._cleanup_on_error()
+            await _close_quietly(self._cleanup_on_error)
         finally:
             # Also when the host ends: the library, cancelled while it closes, would leave the socket open.
             self.event_closed.set()

@@ -48,8 +48,6 @@ RESTART_FIRST_S = 0.1  # wait before the host is made again; doubles
 RESTART_LAST_S = 30.0
 STEADY_S = 60.0  # a host that lived this long starts over with the shortest wait
 CLOSE_S = 3.0  # how long taking down a host or a connection may take
-STRANGERS_MAX = 2048  # peers the library remembers addresses of without being connected: others tell it of any number
-TIDY_EVERY_S = 30.0
 CONNECTIONS_PER_PEER = 4  # two nodes may dial each other at once, over what is left of earlier connections
 BACKLOG = 4096  # connections the kernel keeps until we accept them; the library's 128 are gone in one burst
 PING_PROTOCOL = "/ipfs/ping/1.0.0"
@@ -175,7 +173,6 @@ class Mesh:
 
     async def _dial(self, life: _Life, key: PeerKey, addresses: Sequence[str]) -> None:
         library_id = _library_id(key)
-        life.network.unblock_peer(library_id)  # one failed dial would refuse the next ones for 60 s
         failure = "no usable address"
         for text in addresses[:ADDRESSES_MAX]:
             address = _dialable(text, key)
@@ -183,6 +180,7 @@ class Mesh:
                 continue
             try:
                 with trio.fail_after(DIAL_S):
+                    # Not dial_peer, which refuses for 60 s after one failure.
                     await life.network.dial_addr(address, library_id)
             except trio.TooSlowError:
                 failure = "no answer"
@@ -358,9 +356,7 @@ class Mesh:
                     await stack.enter_async_context(ride)
                 self._life = life
                 up()
-                while True:
-                    await trio.sleep(TIDY_EVERY_S)
-                    _forget_strangers(life)
+                await trio.sleep_forever()
         finally:
             self._life = None
             self._stir.set()
@@ -568,14 +564,6 @@ def _interface_addresses() -> list[str]:
     every = [entry.address for entry in entries if entry.family in (socket.AF_INET, socket.AF_INET6)]
     outward = [ip for ip in every if not ip.startswith(("127.", "fe80", "169.254.")) and ip != "::1"]
     return outward or ["127.0.0.1"]
-
-
-def _forget_strangers(life: _Life) -> None:
-    """Keep the library's peer store bounded: DHT answers fill it with whomever a peer makes up."""
-    store, connected = life.host.get_peerstore(), life.network.connections
-    strangers = [peer for peer in store.peer_ids() if peer not in connected and peer != life.host.get_id()]
-    for peer in strangers[: max(0, len(strangers) - STRANGERS_MAX)]:  # oldest first
-        store.clear_peerdata(peer)
 
 
 async def _hang_up(life: _Life, key: PeerKey) -> None:

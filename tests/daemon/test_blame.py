@@ -84,3 +84,35 @@ def test_the_table_of_those_away_is_bounded() -> None:
     assert len(bans) == BANS_MAX
     assert not bans.holds(bytes(4), now=0.0)
     assert bans.holds(bytes((0, 0, 0, 1)), now=0.0)
+
+
+# --- bans -------------------------------------------------------------------------------------------------------------
+def test_a_peer_stays_away_for_a_while_and_longer_each_time() -> None:
+    bans, now = Bans(), 0.0
+    for length in (BAN_FIRST_S, 2 * BAN_FIRST_S, 4 * BAN_FIRST_S):
+        assert bans.add(b"peer", now) == now + length
+        assert bans.holds(b"peer", now + length - 1)
+        now += length
+        assert not bans.holds(b"peer", now)
+    for _ in range(20):
+        until = bans.add(b"peer", now)
+        assert until - now <= BAN_LAST_S
+        now = until
+    assert not bans.holds(b"other", now)
+
+
+def test_whoever_behaves_as_long_as_it_was_away_starts_over() -> None:
+    bans = Bans()
+    bans.add(b"peer", 0.0)
+    assert bans.add(b"peer", 2 * BAN_FIRST_S) == 3 * BAN_FIRST_S
+    assert not bans.holds(b"peer", 4 * BAN_FIRST_S)
+    assert len(bans) == 0
+
+
+def test_bans_are_bounded_and_the_oldest_ends_sooner() -> None:
+    bans = Bans()
+    for number in range(BANS_MAX + 1):
+        bans.add(number.to_bytes(4, "big"), 0.0)
+    assert len(bans) == BANS_MAX
+    assert not bans.holds(bytes(4), 0.0)
+    assert bans.holds((1).to_bytes(4, "big"), 0.0)

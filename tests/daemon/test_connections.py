@@ -1,6 +1,6 @@
 """The dialer's decisions, and the task that keeps real hosts connected."""
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
@@ -137,6 +137,35 @@ def test_whatever_happens_the_table_and_the_dials_stay_bounded(steps: list[tuple
                 open_dials.discard(key)
         assert len(dialer) <= KNOWN_MAX
         assert len(open_dials) <= DIALS_AT_ONCE
+
+
+def test_a_peer_that_was_sent_away_is_forgotten_or_dialled_later() -> None:
+    dialer = Dialer()
+    dialer.learn(b"stranger", ["x"], False, 0)
+    dialer.learn(b"kept", ["x"], True, 0)
+    dialer.send_away(b"stranger", 60)
+    dialer.send_away(b"kept", 60)
+    assert b"stranger" not in dialer
+    dialer.learn(b"kept", ["new"], True, 1)  # whatever happens meanwhile
+    dialer.lost(b"kept", 2, 0)
+    assert not dialer.due(NOBODY, 59)
+    assert [key for key, _ in dialer.due(NOBODY, 60)] == [b"kept"]
+
+
+async def test_whoever_was_sent_away_is_neither_dialled_nor_taken_back() -> None:
+    async with open_host(bytes([1]) * 32, LOOPBACK) as one, open_host(bytes([2]) * 32, LOOPBACK) as other:
+        keeper = Connections(one)
+        with trio.fail_after(PATIENCE_S):
+            await one.connect(other.key, other.addresses())
+            await keeper.send_away(other.key)
+            assert not one.connected()
+            keeper.learn(other.key, other.addresses())
+            assert other.key not in keeper._dialer
+            await gone(other, one.key)
+            with suppress(Unavailable):
+                await other.connect(one.key, one.addresses())
+            await gone(other, one.key)
+            assert not one.connected()
 
 
 async def connected(mesh: Mesh, *others: Mesh) -> None:

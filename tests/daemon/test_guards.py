@@ -1,5 +1,6 @@
 """What hostile peers do to a libp2p host, done to ours: each attack ends on its own, the host lives on."""
 
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -21,10 +22,11 @@ from libp2p.utils import encode_varint_prefixed
 from libp2p.utils.varint import encode_uvarint
 from multiaddr import Multiaddr
 
-from daemon import guards
+from daemon import guards, host
 from daemon.host import Mesh, open_host
+from dht.service import Directory
 from gossip.service import Gossip
-from nexapod.errors import LocalError
+from nexapod.errors import LocalError, Unavailable
 from nexapod.identity import peer_id
 from nexapod.limits import HANDSHAKES_PER_ADDRESS
 
@@ -140,6 +142,52 @@ async def test_gossip_messages_with_impossible_keys(key: bytes) -> None:
         await attack(attacker, victim, "/meshsub/1.1.0", frame)
 
 
+async def test_a_validator_that_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = trio.Event()
+
+    def broken(self: Any, *args: Any) -> bool:
+        asked.set()
+        raise RuntimeError("a bug in a validator")
+
+    monkeypatch.setattr(Gossip, "_admit", broken)
+    async with victim_attacker_friend() as (victim, attacker, _):
+        host = library(attacker)
+        message = rpc_pb2.Message(from_id=host.get_id().to_bytes(), seqno=b"1", data=b"x")
+        message.topicIDs.append(f"/nexapod/{NETID.hex()[:16]}/events")
+        message.signature = host.get_private_key().sign(b"libp2p-pubsub:" + message.SerializeToString())
+        frame = encode_varint_prefixed(rpc_pb2.RPC(publish=[message]).SerializeToString())
+        await attack(attacker, victim, "/meshsub/1.1.0", frame)
+        await asked.wait()
+
+
+async def test_a_stream_whose_opening_has_begun_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library, cancelled in the middle, keeps the stream and its slot and tells nobody."""
+    async with victim_attacker_friend() as (victim, attacker, _):
+        conn = library(victim).get_network().get_connections(library_id(attacker))[0].muxed_conn
+        scope, streams, tasks = trio.CancelScope(), [], []
+        begun, go, write = trio.Event(), trio.Event(), conn._write_frame
+
+        async def slow(data: bytes) -> None:
+            if trio.lowlevel.current_task() in tasks:
+                begun.set()
+                await go.wait()
+            await write(data)
+
+        async def begin() -> None:
+            tasks.append(trio.lowlevel.current_task())
+            with scope:
+                streams.append(await conn.open_stream())
+
+        monkeypatch.setattr(conn, "_write_frame", slow)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(begin)
+            await begun.wait()
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+            go.set()
+        assert len(streams) == 1
+
+
 async def test_more_connections_in_a_lifetime_than_the_library_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     """The library counts every inbound connection it ever had and stops at its limit."""
     monkeypatch.setattr(guards, "HANDSHAKES_PER_S", 1000.0)  # they all come from one address
@@ -180,6 +228,29 @@ async def test_more_data_than_the_window_allows() -> None:
 
         with trio.fail_after(PATIENCE_S), pytest.raises(StreamError):
             await overrun()
+        await eventually(lambda: attacker.key not in victim.connected())
+
+
+async def test_many_streams_nobody_reads_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each keeps within its window; together they would hold 64 MB of every connection."""
+    monkeypatch.setattr(guards, "HELD_BYTES_MAX", 2 * 2**20)
+    async with victim_attacker_friend() as (victim, attacker, _):
+
+        async def never_read(stream: Any) -> None:
+            await trio.sleep_forever()
+
+        library(victim).set_stream_handler(TProtocol("/unread/1"), never_read)
+        conn = library(victim).get_network().get_connections(library_id(attacker))[0].muxed_conn
+
+        async def fill() -> None:
+            for _ in range(20):
+                stream = await open_raw(attacker, victim, "/unread/1")
+                for _ in range(4):
+                    await stream.write(b"x" * 60_000)
+                assert conn.stream_buffers.held() <= guards.HELD_BYTES_MAX + 100_000
+
+        with trio.fail_after(PATIENCE_S), pytest.raises(Exception, match=r"stream|conn|reset"):
+            await fill()
         await eventually(lambda: attacker.key not in victim.connected())
 
 
@@ -279,3 +350,178 @@ async def test_a_peer_with_another_kind_of_key_is_refused_in_the_handshake() -> 
                 await stranger.connect(PeerInfo(library_id(victim), [address]))
             assert stranger.get_id() not in library(victim).get_network().connections
         assert victim.restarts == 0
+
+
+# --- pace and share ---------------------------------------------------------------------------------------------------
+async def test_an_address_that_comes_too_fast_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards, "HANDSHAKES_AT_ONCE", 3.0)
+    monkeypatch.setattr(guards, "HANDSHAKES_PER_S", 0.01)
+    async with open_host(bytes([1]) * 32, LOOPBACK) as victim, open_host(bytes([2]) * 32, LOOPBACK) as attacker:
+        with trio.fail_after(PATIENCE_S):
+            for _ in range(3):
+                await attacker.connect(victim.key, victim.addresses())
+                await attacker.disconnect(victim.key)
+            with pytest.raises(Unavailable):
+                await attacker.connect(victim.key, victim.addresses())
+
+
+async def test_one_address_cannot_take_every_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards, "CONNECTIONS_PER_ADDRESS", 2)
+    async with AsyncExitStack() as stack:
+        victim, *others = [await stack.enter_async_context(open_host(bytes([n]) * 32, LOOPBACK)) for n in range(1, 5)]
+        with trio.fail_after(PATIENCE_S):
+            for other in others[:2]:
+                await other.connect(victim.key, victim.addresses())
+            with pytest.raises(Unavailable):
+                await others[2].connect(victim.key, victim.addresses())
+            await victim.connect(others[2].key, others[2].addresses())  # whom we choose is not counted
+
+
+async def test_one_key_cannot_take_every_connection() -> None:
+    async with open_host(bytes([1]) * 32, LOOPBACK) as victim, open_host(bytes([2]) * 32, LOOPBACK) as attacker:
+        target = Multiaddr(victim.addresses()[0].partition("/p2p/")[0])
+        with trio.fail_after(PATIENCE_S):
+            for _ in range(2 * host.CONNECTIONS_PER_PEER):
+                with suppress(Exception):
+                    await library(attacker).get_network().dial_addr(target, library_id(victim))
+        assert len(library(victim).get_network().get_connections()) <= host.CONNECTIONS_PER_PEER
+
+
+async def test_a_peer_that_was_sent_away_is_not_taken_back_nor_dialled() -> None:
+    async with open_host(bytes([1]) * 32, LOOPBACK) as victim, open_host(bytes([2]) * 32, LOOPBACK) as attacker:
+        victim.refuses = lambda key: key == attacker.key
+        with trio.fail_after(PATIENCE_S):
+            with suppress(Unavailable):  # it may think for a moment that it is connected
+                await attacker.connect(victim.key, victim.addresses())
+            await eventually(lambda: not attacker.connected())
+            assert not victim.connected()
+            with pytest.raises(Unavailable, match="sent away"):
+                await victim.connect(attacker.key, attacker.addresses())
+
+
+async def test_streams_beyond_the_pace_of_a_connection_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards, "STREAMS_AT_ONCE", 10.0)
+    monkeypatch.setattr(guards, "STREAMS_PER_S", 5.0)
+    async with victim_attacker_friend() as (victim, attacker, friend):
+        began, asked = trio.current_time(), 0
+        while trio.current_time() < began + 2:
+            assert await attacker.request(victim.key, b"x", reply_max=10) == b"x"
+            asked += 1
+        assert asked <= 10 + 5 * 3
+        await friend.connect(victim.key, victim.addresses())
+
+
+async def test_idle_streams_do_not_take_the_dht_from_others() -> None:
+    async with AsyncExitStack() as stack:
+        directory = Directory(NETID, lambda: None)
+        victim = await stack.enter_async_context(open_host(bytes([1]) * 32, LOOPBACK, [directory.ride]))
+        attacker, friend = [await stack.enter_async_context(open_host(bytes([n]) * 32, LOOPBACK)) for n in (2, 3)]
+        with trio.fail_after(PATIENCE_S):
+            for peer in (attacker, friend):
+                await peer.connect(victim.key, victim.addresses())
+            for _ in range(16):
+                with suppress(Exception):
+                    await open_raw(attacker, victim, "/ipfs/kad/1.0.0")
+            stream = await open_raw(friend, victim, "/ipfs/kad/1.0.0")
+            await stream.write(encode_varint_prefixed(b"\x08\x05"))  # a ping
+            assert await stream.read(1)
+
+
+async def test_the_dht_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards, "DHT_PROVIDED_MAX", 3)
+    async with open_host(bytes([1]) * 32, LOOPBACK) as one:
+        store = guards.provider_store.ProviderStore(library(one))
+        for number in range(10):
+            store.add_provider(b"%d" % number, PeerInfo(library_id(one), []))
+        assert len(store.providers) == 3
+    assert guards.value_store.MAX_VALUE_STORE_SIZE <= guards.DHT_RECORDS_MAX
+
+
+# --- what costs time, or somebody's patience --------------------------------------------------------------------------
+async def test_a_burst_of_connections_waits_in_the_kernel() -> None:
+    """While we are busy nobody is refused: 300 connections come without one being accepted meanwhile."""
+    async with AsyncExitStack() as stack:
+        victim = await stack.enter_async_context(open_host(bytes([1]) * 32, LOOPBACK))
+        port = int(victim.addresses()[0].split("/")[4])
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=0.5))
+
+
+async def test_strangers_who_hang_up_leave_no_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_host(bytes([1]) * 32, LOOPBACK) as victim:
+        port = int(victim.addresses()[0].split("/")[4])
+        for _ in range(3):
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            await stream.send_all(b"\x13/multistream/1.0.0\n")
+            await stream.aclose()
+        async with open_host(bytes([2]) * 32, LOOPBACK) as visitor:
+            await visitor.connect(victim.key, victim.addresses())
+            await visitor.disconnect(victim.key)
+        await eventually(lambda: not victim.connected())
+    assert [record for record in caplog.records if not record.name.startswith("nexapod")] == []
+    assert guards.swarm_connection.logging is not logging
+
+
+async def test_reading_byte_by_byte_sends_no_receipt_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = []
+    write = guards._GuardedYamux._write_frame
+
+    async def counted(self: Any, data: bytes) -> None:
+        frames.append(self)
+        await write(self, data)
+
+    async with victim_attacker_friend() as (victim, attacker, _):
+        read = trio.Event()
+
+        async def slow(stream: Any) -> None:
+            for _ in range(500):
+                await stream.read(1)
+            read.set()
+
+        library(victim).set_stream_handler(TProtocol("/slow/1"), slow)
+        stream = await open_raw(attacker, victim, "/slow/1")
+        monkeypatch.setattr(yamux.Yamux, "_write_frame", counted)
+        monkeypatch.setattr(guards._GuardedYamux, "_write_frame", counted)
+        await stream.write(b"x" * 500)
+        await read.wait()
+        conn = library(victim).get_network().get_connections(library_id(attacker))[0].muxed_conn
+        assert sum(sender is conn for sender in frames) < 400  # every second read brings one all the same
+
+
+async def test_a_connection_that_fails_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve = guards.swarm_connection.SwarmConn._handle_new_streams
+    async with victim_attacker_friend() as (victim, attacker, _):
+
+        async def broken(self: Any) -> None:
+            if self.swarm is not library(victim).get_network():
+                await serve(self)
+                return
+            self.event_started.set()
+            raise RuntimeError("a bug in the library")
+
+        await attacker.disconnect(victim.key)
+        monkeypatch.setattr(guards.swarm_connection.SwarmConn, "_handle_new_streams", broken)
+        with suppress(Unavailable):
+            await attacker.connect(victim.key, victim.addresses())
+        await eventually(lambda: not attacker.connected())
+        monkeypatch.undo()
+
+
+async def test_a_muxer_that_fails_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with victim_attacker_friend() as (victim, attacker, _):
+
+        async def broken() -> None:
+            raise RuntimeError("a bug in the library")
+
+        conn = library(victim).get_network().get_connections(library_id(attacker))[0].muxed_conn
+        monkeypatch.setattr(conn, "streams_lock", None)  # the next frame meets it
+        monkeypatch.setattr(conn, "_cleanup_on_error", broken)
+        with suppress(Exception):
+            await attack(attacker, victim, None, b"x")
+        await eventually(lambda: attacker.key not in victim.connected())
+
+
+async def test_the_own_record_is_signed_once_and_not_for_every_message() -> None:
+    async with open_host(bytes([1]) * 32, LOOPBACK) as one:
+        made = [guards.gossipsub.env_to_send_in_RPC(library(one))[0] for _ in range(5)]
+        assert all(record is made[0] for record in made)

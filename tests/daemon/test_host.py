@@ -10,7 +10,7 @@ import trio
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
-from daemon import host, streams
+from daemon import streams
 from daemon.host import Connected, Disconnected, Mesh, open_host
 from nexapod.errors import LocalError, PeerError, Unavailable
 from nexapod.identity import Key, peer_id
@@ -275,6 +275,40 @@ async def test_a_holder_that_falls_silent_is_disconnected(monkeypatch: pytest.Mo
         assert not one.connected()
 
 
+async def test_a_dial_that_failed_does_not_stand_in_the_way_of_the_next() -> None:
+    async with meshes(1) as (one,):
+        async with meshes(2) as (_, other):
+            key, (address,) = other.key, other.addresses()
+        with trio.fail_after(PATIENCE_S):
+            with pytest.raises(Unavailable):
+                await one.connect(key, [address])
+            async with open_host(bytes([2]) * 32, [address.partition("/p2p/")[0]]):
+                await one.connect(key, [address])
+
+
+async def test_breaches_on_streams_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "REQUEST_READ_S", 0.2)
+    async with pair() as (one, other):
+        told: list[tuple[bytes, int]] = []
+
+        async def charge(key: bytes, error: PeerError) -> None:
+            told.append((key, error.cost))
+
+        one.on_breach = other.on_breach = charge
+        other.serve_requests(echo)
+        with trio.fail_after(PATIENCE_S):
+            with pytest.raises(PeerError):
+                await one.request(other.key, b"hello", reply_max=3)
+            assert told.pop() == (other.key, 10)
+            for words, cost in (((REQUEST_BYTES_MAX + 1).to_bytes(4, "big"), 10), (b"\0\0\1\0drip", streams.DRIP_COST)):
+                async with one._stream(one._life, other.key, streams.REQUEST_PROTOCOL) as stream:  # type: ignore[arg-type]
+                    await streams.write(stream, words)
+                    await eventually(lambda: bool(told))
+                assert told.pop() == (one.key, cost)
+            assert await one.request(other.key, b"hi", reply_max=100) == one.key + b"hi"
+        assert not told
+
+
 async def test_ping_goes_there_and_back() -> None:
     async with pair() as (one, other):
         with trio.fail_after(PATIENCE_S):
@@ -335,16 +369,16 @@ async def test_a_failed_host_comes_back_with_the_same_handle_and_port() -> None:
             assert await one.request(other.key, b"again", reply_max=10) == b"again"
 
 
-async def test_made_up_peers_are_forgotten_and_connected_ones_are_not() -> None:
+async def test_made_up_peers_do_not_fill_the_memory_and_harm_no_connection() -> None:
+    """The library remembers a thousand peers by itself; a connected one it has forgotten is connected all the same."""
     async with pair() as (one, other):
         life = one._life
         assert life is not None
         store = life.host.get_peerstore()
-        for number in range(host.STRANGERS_MAX + 100):
+        for number in range(1200):
             made_up = ID.from_base58(peer_id(number.to_bytes(32, "big")))
             store.add_addrs(made_up, [Multiaddr("/ip4/10.0.0.1/tcp/1")], 3600)
-        host._forget_strangers(life)
-        assert len(store.peer_ids()) <= host.STRANGERS_MAX + 2
+        assert len(store.peer_ids()) <= 1000
         assert await one.ping(other.key) < PATIENCE_S
 
 
@@ -360,6 +394,18 @@ async def test_a_port_in_use_is_the_operators_error() -> None:
         error = error.exceptions[0]
     assert isinstance(error, LocalError)
     assert "cannot listen" in str(error)
+
+
+async def test_a_port_shared_by_another_process_is_refused_as_well() -> None:
+    """The library's listener shares its port with whoever shares it too, and each gets half of what comes."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ExceptionGroup):
+            async with open_host(bytes([1]) * 32, [f"/ip4/127.0.0.1/tcp/{taken.getsockname()[1]}"]):
+                pass
 
 
 async def test_a_wildcard_listener_is_told_by_its_interfaces() -> None:

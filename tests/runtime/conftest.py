@@ -3,8 +3,8 @@
 NEXAPOD_SANDBOX_WITHOUT names a line of the sandbox (sandbox_lines.py) to be left out, to show which test then fails.
 """
 
-import hashlib
 import os
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -76,12 +76,10 @@ def image(api: Any) -> bytes:
 
 
 @pytest.fixture
-async def docker_engine(
-    engine_host: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> AsyncIterator[DockerEngine]:
+async def docker_engine(engine_host: str, tmp_path: Path) -> AsyncIterator[DockerEngine]:
     """An adapter of its own for each test, which leaves nothing behind."""
-    node = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]
-    adapter = DockerEngine(node=node, scratch=tmp_path / "scratch", host=engine_host, back_s=1.0)
+    # Of its own also beside another run of the same test on the same engine: what it reaps must be its own.
+    adapter = DockerEngine(node=secrets.token_hex(8), scratch=tmp_path / "scratch", host=engine_host, back_s=1.0)
     assert (await adapter.probe()).ready
     yield adapter
     assert await adapter.reap() == 0, "a run left a container, a volume or a folder behind"

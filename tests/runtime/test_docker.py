@@ -1,5 +1,6 @@
 """Real containers: what a task gets, what comes out, and what a hostile one cannot do."""
 
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -152,7 +153,8 @@ async def test_cancellation_removes_the_container_before_it_returns(
     docker_engine: DockerEngine, image: bytes, blobs: BlobStore, task: TaskMaker, api: Any
 ) -> None:
     running = trio.Event()
-    spec = task(image_digest=image, command=("/bin/sh", "-c", "sleep 1000"), run_ms=600_000)
+    offer = secrets.token_bytes(32)
+    spec = task(image_digest=image, command=("/bin/sh", "-c", "sleep 1000"), run_ms=600_000, offer=offer)
 
     def report(state: RunState) -> None:
         if state == RunState.RUNNING:
@@ -161,9 +163,9 @@ async def test_cancellation_removes_the_container_before_it_returns(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(docker_engine.run, spec, {}, blobs, report)
         await running.wait()
-        assert len(api.containers(filters={"label": "nexapod.offer=" + spec.offer.hex()})) == 2
+        assert len(api.containers(filters={"label": "nexapod.offer=" + offer.hex()})) == 2
         nursery.cancel_scope.cancel()
-    assert api.containers(all=True, filters={"label": "nexapod.offer=" + spec.offer.hex()}) == []
+    assert api.containers(all=True, filters={"label": "nexapod.offer=" + offer.hex()}) == []
 
 
 async def test_a_fork_bomb_stays_in_its_box(sh: Any) -> None:
@@ -324,17 +326,17 @@ async def test_a_full_blob_store_is_our_problem_not_the_tasks(
 async def test_leftovers_of_this_node_and_no_other_are_reaped(
     engine_host: str, api: Any, image: bytes, tmp_path: Path
 ) -> None:
-    mine, other = {"nexapod.node": "mine", "nexapod.run": "x"}, {"nexapod.node": "other", "nexapod.run": "x"}
-    for labels in (mine, other):
+    mine, other = (f"{name}-{secrets.token_hex(8)}" for name in ("mine", "other"))
+    for labels in ({"nexapod.node": node, "nexapod.run": "x"} for node in (mine, other)):
         api.create_volume(f"left-{labels['nexapod.node']}", labels=labels)
         api.create_container("nexapod-test:1", ["sleep", "1000"], name=f"left-{labels['nexapod.node']}", labels=labels)
         api.start(f"left-{labels['nexapod.node']}")
-    adapter = DockerEngine(node="mine", scratch=tmp_path / "scratch", host=engine_host)
+    adapter = DockerEngine(node=mine, scratch=tmp_path / "scratch", host=engine_host)
     (tmp_path / "scratch" / "nexapod-00").mkdir(parents=True)
     assert await adapter.reap() == 3
-    assert len(api.containers(filters={"label": "nexapod.node=other"})) == 1
+    assert len(api.containers(filters={"label": f"nexapod.node={other}"})) == 1
     await adapter.aclose()
-    neighbour = DockerEngine(node="other", scratch=tmp_path / "none", host=engine_host)
+    neighbour = DockerEngine(node=other, scratch=tmp_path / "none", host=engine_host)
     assert await neighbour.reap() == 2
     await neighbour.aclose()
 
@@ -349,7 +351,7 @@ async def test_a_foreign_image_of_the_holders_name_is_not_run(
 async def test_an_engine_asked_to_run_before_it_was_probed(
     engine_host: str, image: bytes, blobs: BlobStore, task: TaskMaker, tmp_path: Path
 ) -> None:
-    late = DockerEngine(node="late", scratch=tmp_path / "scratch", host=engine_host)
+    late = DockerEngine(node=secrets.token_hex(8), scratch=tmp_path / "scratch", host=engine_host)
     assert finished(await late.run(task(image_digest=image, command=("/bin/true",)), {}, blobs, lambda state: None))
     await late.aclose()
 

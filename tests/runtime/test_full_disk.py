@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import secrets
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -172,7 +173,7 @@ def run(engine_host: str, api: Any, store: BlobStore, task: Callable[..., TaskSp
     image = busybox_image(api, "nexapod-test:full")
 
     def once(script: str, scratch: Path, files: dict[str, Path] | None = None) -> Outcome:
-        engine = DockerEngine(node="full-disk", scratch=scratch, host=engine_host)
+        engine = DockerEngine(node=secrets.token_hex(8), scratch=scratch, host=engine_host)
         spec = task(image_digest=image, command=("/bin/sh", "-c", script))
 
         async def main() -> Outcome:
