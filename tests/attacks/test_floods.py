@@ -133,7 +133,7 @@ async def test_five_hundred_invalid_gossip_messages_a_second(siege: Siege, kind:
 # --- plenty -----------------------------------------------------------------------------------------------------------
 async def test_a_hundred_valid_requests_a_second(siege: Siege) -> None:
     """Pings, questions about the ledger and claims for offers nobody made: allowed, and to be borne."""
-    numbers = count(1)
+    numbers, answered = count(1), []
     async with siege.attack("flood: 100 valid requests/s"), attacker(siege) as foe:
 
         async def say() -> None:
@@ -141,24 +141,28 @@ async def test_a_hundred_valid_requests_a_second(siege: Siege) -> None:
             claim = AskClaim(claim_of(foe, number, blob_id(b"%d" % number)))
             ask = (AskPing(), AskFrontier(bytes(32), b""), claim)[number % 3]
             await foe.mesh.request(siege.key, encode(ask), reply_max=REPLY_BYTES_MAX)
+            answered.append(number)
 
         async with sent_away(siege, foe) as took:
             await flood(foe, siege, say, VALID_PER_S)
+        print(f"{len(answered) / FLOOD_S:.0f} answers a second")
         assert not took, "nothing was wrong with what it said"
         assert foe.key.public in await siege.peers()
 
 
 async def test_a_hundred_valid_gossip_messages_a_second(siege: Siege) -> None:
-    numbers = count(1)
+    numbers, sent = count(1), []
     async with siege.attack("flood: 100 valid gossip messages/s"), attacker(siege) as foe:
         stream = await open_raw(foe, siege, GOSSIP)
 
         async def say() -> None:
             number = next(numbers)
             await stream.write(gossip_message(foe, "claims", encode_batch([claim_of(foe, number)]), number))
+            sent.append(number)
 
         async with sent_away(siege, foe) as took:
             await flood(foe, siege, say, VALID_PER_S)
+        print(f"{len(sent) / FLOOD_S:.0f} messages a second")
         assert not took, "nothing was wrong with what it said"
 
 
